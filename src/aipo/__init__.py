@@ -1,0 +1,24 @@
+"""AIPO: images from noisy, incomplete measurements, with a normalizing-flow prior.
+
+A measurement y = f(x) + e has many explanations; aipo finds the one that minimises D(x) + λ R(x), with the
+data energy D = −log p(y | x), the prior energy R = −log p_G(x) of a normalizing flow, and λ along a path.
+"""
+
+from aipo import flows, likelihoods, operators, priors
+from aipo.path import PathOptions, paper
+from aipo.priors import load_prior
+from aipo.reconstruct import Reconstruction, reconstruct, trace
+
+__version__ = "0.1.0"
+__all__ = [
+    "PathOptions",
+    "Reconstruction",
+    "flows",
+    "likelihoods",
+    "load_prior",
+    "operators",
+    "paper",
+    "priors",
+    "reconstruct",
+    "trace",
+]

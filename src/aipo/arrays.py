@@ -1,0 +1,42 @@
+"""Conventions for tensors, and the few helpers that everything shares.
+
+Images are float tensors of shape (B, C, H, W) with values in [0, 1]. Energies are nats per image,
+shape (B,), with every constant kept. Measurements have shape (B, ...), one entry per measured value.
+"""
+
+import hashlib
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Images = Float[Tensor, "B C H W"]
+Measurements = Float[Tensor, "B *m"]
+PerImage = Float[Tensor, " B"]
+
+
+def per_image_sum(values: Tensor) -> PerImage:
+    """Sum over everything but the batch, (B, ...) -> (B,)."""
+    return values.flatten(1).sum(1)
+
+
+def dot(a: Tensor, b: Tensor) -> PerImage:
+    """Inner product of each image's entries, (B, ...), (B, ...) -> (B,)."""
+    return per_image_sum(a * b)
+
+
+def expand(values: PerImage, like: Tensor) -> Tensor:
+    """One value per image, shaped to broadcast against `like`: (B,) -> (B, 1, ..., 1)."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def as_per_image(value: float | Tensor, like: Tensor) -> PerImage:
+    """A number, or one number per image, as a (B,) tensor of the dtype and device of `like`."""
+    tensor = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    return tensor.expand(len(like)) if tensor.ndim == 0 else tensor
+
+
+def content_seed(values: Tensor) -> int:
+    """A seed from the values themselves, so that randomness follows the image, not its position."""
+    data = values.detach().to("cpu", torch.float32).contiguous().numpy().tobytes()
+    return int.from_bytes(hashlib.sha256(data).digest()[:7], "big")

@@ -1,0 +1,131 @@
+"""Files that hold tensors: safetensors and JSON only, written whole or not at all, verified when read.
+
+safetensors carries no checksum, so a prior folder's config.json keeps the SHA-256 of the tensor file and
+of itself. Nothing here ever unpickles.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from aipo.errors import CheckpointError
+
+CONFIG_NAME = "config.json"
+TENSORS_NAME = "model.safetensors"
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that a reader or a crash sees the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    """One safetensors file with JSON metadata."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomic(path, save(contiguous, {"json": json.dumps(metadata)}))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a file from `save_tensors`.
+
+    Raises:
+        CheckpointError: not such a file, or damaged.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = json.loads((file.metadata() or {})["json"])
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata
+    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} is not a readable tensor file of aipo ({error}); write it again"
+        ) from error
+
+
+def save_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """A prior folder: model.safetensors and config.json with the checksums of both."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    data = save(contiguous)
+    config = {**config, "sha256": {TENSORS_NAME: hashlib.sha256(data).hexdigest()}}
+    config["sha256"][CONFIG_NAME] = _config_digest(config)
+    write_atomic(folder / TENSORS_NAME, data)
+    write_atomic(folder / CONFIG_NAME, (json.dumps(config, indent=2) + "\n").encode())
+
+
+def load_config(folder: Path) -> dict[str, Any]:
+    """config.json of a prior folder, its own checksum verified.
+
+    Raises:
+        CheckpointError: missing, damaged or changed by hand.
+    """
+    path = folder / CONFIG_NAME
+    try:
+        config = json.loads(path.read_bytes())
+        stated = config["sha256"][CONFIG_NAME]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} is not a readable prior configuration ({error}); restore it"
+        ) from error
+    if stated != _config_digest(config):
+        raise CheckpointError(f"{path} does not match its own checksum; restore the original file")
+    return config
+
+
+def load_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Configuration and tensors of a prior folder, checksums verified.
+
+    Raises:
+        CheckpointError: missing, damaged or changed.
+    """
+    config = load_config(folder)
+    path = folder / TENSORS_NAME
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if digest != config["sha256"][TENSORS_NAME]:
+            raise CheckpointError(
+                f"{path} does not match the checksum in {CONFIG_NAME}; restore the original file"
+            )
+        with safe_open(path, "pt") as file:
+            return config, {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path} is not a readable tensor file ({error}); restore it") from error
+
+
+def load_state(module: torch.nn.Module, tensors: dict[str, Tensor], origin: str) -> None:
+    """Load tensors into a module; every name and shape must fit.
+
+    Raises:
+        CheckpointError: names the missing, extra or misshapen tensors.
+    """
+    state = module.state_dict()
+    missing, extra = sorted(state.keys() - tensors.keys()), sorted(tensors.keys() - state.keys())
+    shapes = [name for name in state.keys() & tensors.keys() if state[name].shape != tensors[name].shape]
+    for problem, names in (("misses", missing), ("has unexpected", extra), ("has misshapen", sorted(shapes))):
+        if names:
+            raise CheckpointError(
+                f"{origin} {problem} tensors {', '.join(names[:5])}; it belongs to another flow"
+            )
+    module.load_state_dict(tensors)
+
+
+def _config_digest(config: dict[str, Any]) -> str:
+    """Of everything but the digest itself, in a canonical form that does not depend on white space."""
+    sums = {name: digest for name, digest in config["sha256"].items() if name != CONFIG_NAME}
+    return hashlib.sha256(json.dumps({**config, "sha256": sums}, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,195 @@
+"""The command line: `aipo demo | restore | measure | priors | train`."""
+
+import logging
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from jsonargparse import ArgumentParser, Namespace
+from tqdm import tqdm
+
+from aipo import demo
+from aipo.checkpoints import load_config
+from aipo.data import PictureData, load_pictures
+from aipo.errors import AipoError, InputError
+from aipo.fitting import FlowOptions, Origin, fit_prior
+from aipo.likelihoods import measure
+from aipo.measurements import save_measurement
+from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
+from aipo.path import State
+from aipo.priors import bundled_priors
+from aipo.report import prepare_folder, table
+from aipo.restoring import RestoreOptions, read_square, restore_files
+from aipo.training import TrainingOptions
+
+log = logging.getLogger("aipo")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 where everything succeeded, 1 where some pictures failed, 2 where none could start."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    commands = _commands()
+    parser = ArgumentParser(prog="aipo", description="Restore pictures with a normalizing-flow prior (AIPO).")
+    subcommands = parser.add_subcommands(required=True)
+    for name, (command, _) in commands.items():
+        subcommands.add_subcommand(name, command, help=command.description)
+    config = parser.instantiate(parser.parse_args(arguments))
+    run = commands[config.subcommand][1]
+    try:
+        return run(config[config.subcommand])
+    except AipoError as error:
+        log.error("aipo: %s", error)
+        return 2
+    except KeyboardInterrupt:
+        log.error("aipo: interrupted; what was finished is kept")
+        return 130
+
+
+def _commands() -> dict[str, tuple[ArgumentParser, Callable[[Namespace], int]]]:
+    return {
+        "demo": (_demo_parser(), _demo),
+        "restore": (_restore_parser(), _restore),
+        "measure": (_measure_parser(), _measure),
+        "priors": (ArgumentParser(description="List the priors that ship with aipo."), _priors),
+        "train": (_train_parser(), _train),
+    }
+
+
+def _demo_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Measure a photograph in three ways and restore each.")
+    parser.add_argument("--out", type=str, default="aipo-demo", help="folder for pictures and summary")
+    parser.add_argument("--prior", type=str, default="photos", help="prior for colour pictures of any size")
+    return parser
+
+
+def _demo(config: Namespace) -> int:
+    with tqdm(desc="demo", unit=" states") as bar:
+
+        def watch(task: demo.Task, state: State) -> None:
+            bar.set_description(f"{task.name}, λ = {float(state.weight[0]):.3g}")
+            bar.update()
+
+        records = demo.run(config.out, config.prior, watch)
+    print(table(records))
+    print(f"pictures, path plots and summary.json are in {config.out}")
+    return 0
+
+
+def _restore_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Restore pictures or measurement files.")
+    parser.add_argument(
+        "files", nargs="+", type=str, help="pictures, or .safetensors files from aipo measure"
+    )
+    parser.add_argument("--out", type=str, required=True, help="folder for the restored pictures")
+    parser.add_class_arguments(RestoreOptions, as_group=False)
+    return parser
+
+
+def _restore(config: Namespace) -> int:
+    options = RestoreOptions(**{name: config[name] for name in RestoreOptions.__dataclass_fields__})
+    with tqdm(desc="restore", unit=" states") as bar:
+
+        def watch(name: str, state: State) -> None:
+            bar.set_description(f"{name}, λ = {float(state.weight[0]):.3g}")
+            bar.update()
+
+        records, failures = restore_files(config.files, config.out, options, watch)
+    if records:
+        print(table(records))
+        print(f"pictures, path plots and summary.json are in {config.out}")
+    for failure in failures:
+        log.error("aipo: %s", failure)
+    return 1 if failures else 0
+
+
+def _measure_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Simulate a measurement of a clean picture and write it to a file.")
+    parser.add_argument("picture", type=str)
+    parser.add_argument("--task", type=str, choices=["sense", "denoise", "inpaint"], default="sense")
+    parser.add_argument(
+        "--measurements", type=int, default=None, help="m, for sensing; default a quarter of n"
+    )
+    parser.add_argument(
+        "--mask", type=str, default=None, help="picture, white where measured, for inpainting"
+    )
+    parser.add_argument("--sigma", type=float, required=True, help="standard deviation of the noise")
+    parser.add_argument("--seed", type=int, default=0, help="of the sensing matrix and the noise")
+    parser.add_argument(
+        "--size", type=int, default=None, help="first crop to a square and resize to this side"
+    )
+    parser.add_argument("--out", type=str, required=True, help="file to write, .safetensors")
+    return parser
+
+
+def _measure(config: Namespace) -> int:
+    image = read_square(config.picture, config.size)
+    operator = _measuring_operator(config, image)
+    generator = torch.Generator().manual_seed(config.seed)
+    likelihood = measure(operator, image, config.sigma, generator)
+    prepare_folder(Path(config.out).parent)
+    save_measurement(config.out, config.task, likelihood)
+    print(f"{operator.measurements} measurements of {config.picture} are in {config.out}")
+    return 0
+
+
+def _measuring_operator(config: Namespace, image: torch.Tensor) -> LinearOperator:
+    shape = (image.shape[1], image.shape[2], image.shape[3])
+    if config.task == "denoise":
+        return Identity(shape)
+    if config.task == "inpaint":
+        if config.mask is None:
+            raise InputError("inpainting needs --mask, a picture that is white where measured")
+        return Mask(read_square(config.mask, config.size)[0, :1] > 0.5, channels=shape[0])
+    count = config.measurements if config.measurements is not None else image[0].numel() // 4
+    return GaussianSensing(shape, count, config.seed)
+
+
+def _priors(config: Namespace) -> int:
+    for name, folder in bundled_priors().items():
+        card = load_config(folder)
+        size = " × ".join("any" if side is None else str(side) for side in card["flow"]["shape"])
+        print(f"{name}: {size}, {card['flow']['family']}, {card['parameters']:,} weights")
+        print(f"  trained on  {card['data']}")
+        print(f"  validation  {card['validation_bits_per_dim']:.3f} bits per dimension")
+        print(f"  licence     {card['licence']}")
+    return 0
+
+
+def _train_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Fit a prior to your own pictures.")
+    parser.add_argument("data", type=str, help="folder of pictures, folder of tars, a tar, or an idx file")
+    parser.add_argument(
+        "--out", type=str, required=True, help="folder of the prior; training resumes from it"
+    )
+    parser.add_argument("--name", type=str, default=None, help="of the prior; default the folder's name")
+    parser.add_argument("--holdout", type=int, default=20, help="last pictures, kept for validation")
+    parser.add_argument("--crop", type=int, default=None, help="side of square training crops; default whole")
+    parser.add_argument("--flips", type=bool, default=True, help="mirror half of the crops left to right")
+    parser.add_argument("--about", type=str, default="the user's own pictures", help="data, for the card")
+    parser.add_argument("--licence", type=str, default="that of the pictures", help="terms, for the card")
+    parser.add_argument("--device", type=str, default="cpu")
+    parser.add_argument("--flow", type=FlowOptions, default=FlowOptions())
+    parser.add_argument("--training", type=TrainingOptions, default=TrainingOptions())
+    return parser
+
+
+def _train(config: Namespace) -> int:
+    folder = prepare_folder(config.out)
+    pictures = load_pictures(config.data)
+    if not 0 < config.holdout < len(pictures):
+        raise InputError(
+            f"holdout = {config.holdout} of {len(pictures)} pictures leaves none to train or validate on"
+        )
+    training = PictureData(pictures[: -config.holdout], config.crop, config.flips)
+    validation = PictureData(pictures[-config.holdout :], config.crop, False)
+    command = shlex.join(["aipo", *sys.argv[1:]])
+    origin = Origin(config.name or folder.name, config.about, config.licence, command)
+    prior = fit_prior(training, validation, folder, config.flow, config.training, origin, config.device)
+    print(f"{folder}: {prior.card['validation_bits_per_dim']:.3f} bits per dimension on held-out pictures")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

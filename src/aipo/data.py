@@ -1,0 +1,130 @@
+"""Training pictures: a folder of pictures, a folder of tars, or idx files, held in memory as bytes.
+
+Batches are a pure function of (seed, step): training that resumes at a step sees the same pictures as
+training that was never interrupted.
+"""
+
+import gzip
+import io
+import struct
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from aipo.arrays import Images
+from aipo.errors import InputError
+from aipo.images import read_image
+
+PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+
+
+def load_pictures(source: str | Path) -> list[np.ndarray]:
+    """All pictures of a source, uint8 (C, H, W) each, sorted by name.
+
+    Args:
+        source: a folder of pictures (searched recursively), a folder of tars with pictures, one tar, or
+            an idx file of images (MNIST's format, gzipped or not).
+
+    Raises:
+        InputError: nothing usable there.
+    """
+    source = Path(source)
+    if not source.exists():
+        raise InputError(f"training data {source} does not exist; give a folder, a tar or an idx file")
+    if source.is_file():
+        return _read_tar(source) if source.suffix == ".tar" else list(_read_idx(source)[:, None])
+    tars = sorted(source.glob("*.tar"))
+    if tars:
+        return [picture for tar in tqdm(tars, desc="reading tars") for picture in _read_tar(tar)]
+    files = sorted(path for path in source.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    if not files:
+        raise InputError(f"{source} has no pictures or tars; expected files such as .png, .jpg or .tar")
+    return [_as_bytes(read_image(path)) for path in tqdm(files, desc="reading pictures")]
+
+
+def _as_bytes(image: Tensor) -> np.ndarray:
+    return (image * 255).round().to(torch.uint8).numpy()
+
+
+def _read_tar(path: Path) -> list[np.ndarray]:
+    pictures = []
+    with tarfile.open(path) as tar:
+        for member in tar:
+            if member.isfile() and Path(member.name).suffix.lower() in PICTURE_SUFFIXES:
+                stream = tar.extractfile(member)
+                assert stream is not None
+                data = io.BytesIO(stream.read())
+                pictures.append(_as_bytes(read_image(data, f"{path}:{member.name}")))
+    if not pictures:
+        raise InputError(f"{path} holds no pictures; expected files such as .png or .jpg in the tar")
+    return pictures
+
+
+def _read_idx(path: Path) -> np.ndarray:
+    """An idx file of images, uint8 (N, H, W) (format: http://yann.lecun.com/exdb/mnist)."""
+    raw = path.read_bytes()
+    try:
+        data = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+        magic, count, height, width = struct.unpack(">IIII", data[:16])
+    except (OSError, EOFError, struct.error, ValueError) as error:
+        raise InputError(
+            f"{path} is not a readable idx file ({error}); give a folder, a tar or idx"
+        ) from error
+    if magic != 2051 or len(data) != 16 + count * height * width:
+        raise InputError(f"{path} is not an idx file of images (magic number {magic}, {len(data)} bytes)")
+    return np.frombuffer(data, np.uint8, offset=16).reshape(count, height, width)
+
+
+@dataclass(frozen=True)
+class PictureData:
+    """Pictures to draw training crops from.
+
+    Args:
+        pictures: uint8 (C, H, W) each, all with the same number of channels.
+        crop: side of the square crops; None takes whole pictures, which then all have one size.
+        flips: mirror half of the crops left to right.
+    """
+
+    pictures: list[np.ndarray]
+    crop: int | None
+    flips: bool
+
+    def __post_init__(self):
+        shapes = {picture.shape for picture in self.pictures}
+        if len({shape[0] for shape in shapes}) != 1:
+            raise InputError("the pictures mix grey and colour; train on one kind")
+        if self.crop is None and len(shapes) != 1:
+            raise InputError(f"the pictures have {len(shapes)} sizes; set a crop, for example crop=48")
+        if self.crop is not None and min(min(shape[1:]) for shape in shapes) < self.crop:
+            raise InputError(f"crop = {self.crop} is larger than the smallest picture; use a smaller crop")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of a batch's images."""
+        channels, height, width = self.pictures[0].shape
+        return (channels, self.crop or height, self.crop or width)
+
+    def batch(self, seed: int, step: int, size: int) -> Tensor:
+        """`size` crops, uint8 (size, C, H, W), determined by (seed, step)."""
+        rng = np.random.Generator(np.random.PCG64([seed, step]))
+        crops = np.stack([self._crop(int(i), rng) for i in rng.integers(len(self.pictures), size=size)])
+        return torch.from_numpy(crops)
+
+    def _crop(self, index: int, rng: np.random.Generator) -> np.ndarray:
+        picture = self.pictures[index]
+        _, height, width = self.shape
+        top = rng.integers(picture.shape[1] - height + 1)
+        left = rng.integers(picture.shape[2] - width + 1)
+        crop = picture[:, top : top + height, left : left + width]
+        return crop[:, :, ::-1] if self.flips and rng.random() < 0.5 else crop
+
+
+def dequantize(pixels: Tensor, generator: torch.Generator) -> Images:
+    """uint8 levels k to (k + u)/256 with u uniform in [0, 1): a continuous density then bounds the discrete one."""
+    noise = torch.rand(pixels.shape, generator=generator)
+    return (pixels.float() + noise) / 256

@@ -1,0 +1,45 @@
+"""What can go wrong: typed errors for the user's input, a status for each image's solution.
+
+Every error message is one sentence that says what, which value, and what to do. The command line
+prints it and exits with a non-zero status.
+"""
+
+from enum import IntEnum
+
+
+class AipoError(Exception):
+    """Any error of this package that a user can act on."""
+
+
+class InputError(AipoError, ValueError):
+    """An argument, picture or measurement that cannot be used."""
+
+
+class CheckpointError(AipoError, ValueError):
+    """A prior or checkpoint folder that is damaged, incomplete or of another format."""
+
+
+class Status(IntEnum):
+    """How the search for one image's minimiser ended."""
+
+    RUNNING = 0
+    CONVERGED = 1
+    BUDGET = 2
+    STALLED = 3
+    DIVERGED = 4
+
+    @property
+    def remedy(self) -> str:
+        """One sentence: what this status means and what to do about it."""
+        return _REMEDIES[self]
+
+
+_REMEDIES = {
+    Status.RUNNING: "The search is not finished; take more states from the path.",
+    Status.CONVERGED: "The expected further decrease is below the tolerance; nothing to do.",
+    Status.BUDGET: "The evaluations ran out before convergence; raise the budget to go lower.",
+    Status.STALLED: "No step along the search direction lowers the objective at this precision; "
+    "use float64 to go lower.",
+    Status.DIVERGED: "The objective became NaN or infinite; start nearer to the data the prior "
+    "was trained on, or use smaller steps.",
+}

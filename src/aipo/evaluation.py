@@ -1,0 +1,130 @@
+"""One measurement restored, with everything worth reporting about it as a record.
+
+The demo, the restore command and every experiment make their numbers here.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from aipo.arrays import Images
+from aipo.errors import InputError
+from aipo.likelihoods import Gaussian
+from aipo.metrics import psnr
+from aipo.path import PathOptions, State
+from aipo.priors import FlowPrior
+from aipo.reconstruct import AUTOMATIC, Reconstruction, Weight, reconstruct
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one restoration cost and gave; None where unknown.
+
+    Attributes:
+        task: "denoise", "sense" or "inpaint".
+        image: name of the picture.
+        psnr_before: dB of the measurement's pseudo-inverse A⁺y against the truth.
+        psnr_start: dB of the closed-form Gaussian start at the chosen weight.
+        psnr_after: dB of the restoration.
+        data_energy, prior_energy: D and R at the restoration, nats.
+        weight: the chosen λ.
+        criterion: what chose it.
+        evaluations: value-and-gradient evaluations of the flow.
+        seconds: wall-clock time.
+        status: how the search at the chosen weight ended.
+        sigma: the noise level used.
+    """
+
+    task: str
+    image: str
+    psnr_before: float | None
+    psnr_start: float | None
+    psnr_after: float | None
+    data_energy: float
+    prior_energy: float
+    weight: float
+    criterion: str
+    evaluations: int
+    seconds: float
+    status: str
+    sigma: float
+
+
+def restore(
+    task: str,
+    name: str,
+    likelihood: Gaussian,
+    prior: FlowPrior,
+    weight: Weight = "auto",
+    truth: Images | None = None,
+    options: PathOptions = AUTOMATIC,
+    watch: Callable[[State], None] | None = None,
+) -> tuple[Record, Reconstruction]:
+    """Restore one picture's measurement (batch of one) and record it.
+
+    Args:
+        task, name: for the record.
+        truth: (1, C, H, W) where known; it is only used to report PSNR.
+
+    Raises:
+        InputError: the prior is for other pictures than the measurement's.
+    """
+    check_fit(likelihood.operator.shape, prior, name)
+    started = time.perf_counter()
+    result = reconstruct(likelihood, prior, weight, options, watch)
+    seconds = time.perf_counter() - started
+    record = Record(
+        task=task,
+        image=name,
+        psnr_before=_quality(likelihood.operator.pseudoinverse(likelihood.y), truth),
+        psnr_start=_quality(result.start, truth),
+        psnr_after=_quality(result.image, truth),
+        data_energy=float(result.data_energy[0]),
+        prior_energy=float(result.prior_energy[0]),
+        weight=float(result.weight[0]),
+        criterion=result.criterion,
+        evaluations=int(result.evaluations[0]),
+        seconds=seconds,
+        status=result.status[0].name.lower(),
+        sigma=float(likelihood.sigma[0]),
+    )
+    return record, result
+
+
+def check_fit(shape: tuple[int, int, int], prior: FlowPrior, name: str) -> None:
+    """Refuse a picture that the prior knows nothing about.
+
+    Raises:
+        InputError: other channels or another size.
+    """
+    channels, height, width = prior.shape
+    wanted = " × ".join("any" if side is None else str(side) for side in prior.shape)
+    if channels != shape[0]:
+        colour = {1: "grey", 3: "colour"}
+        remedy = "convert the picture or choose another prior with --prior (see aipo priors)"
+        raise InputError(
+            f"{name} is a {colour.get(shape[0], f'{shape[0]}-channel')} picture, the prior is for "
+            f"{colour.get(channels, f'{channels}-channel')} ones; {remedy}"
+        )
+    if (height is not None and height != shape[1]) or (width is not None and width != shape[2]):
+        raise InputError(
+            f"{name} is {' × '.join(map(str, shape))}, the prior is for {wanted}; resize the picture or "
+            "choose a prior for any size (see aipo priors)"
+        )
+
+
+def _quality(image: Images, truth: Images | None) -> float | None:
+    return None if truth is None else float(psnr(image, truth)[0])
+
+
+@torch.no_grad()
+def centre_hole(shape: tuple[int, int, int], side: int) -> torch.Tensor:
+    """A mask (C, H, W) that is false on a centred square of the given side."""
+    if not 0 < side < min(shape[1:]):
+        raise InputError(f"a hole of side {side} does not fit into a picture of {shape[1]} × {shape[2]}")
+    mask = torch.ones(shape, dtype=torch.bool)
+    top, left = (shape[1] - side) // 2, (shape[2] - side) // 2
+    mask[:, top : top + side, left : left + side] = False
+    return mask

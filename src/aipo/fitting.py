@@ -1,0 +1,144 @@
+"""From pictures to a prior folder: train the flow, fit the surrogate, measure, describe, save."""
+
+import platform
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from aipo.arrays import Images
+from aipo.checkpoints import write_atomic
+from aipo.data import PictureData, dequantize
+from aipo.errors import InputError
+from aipo.priors import FlowPrior, build_flow
+from aipo.surrogates import LowRankGaussian, StationaryGaussian
+from aipo.training import TrainingOptions, bits_per_dim, train
+
+
+@dataclass(frozen=True)
+class FlowOptions:
+    """Which flow to fit.
+
+    Args:
+        family: "glow" or "realnvp".
+        levels: scales; the sides of the pictures must be divisible by 2^levels.
+        steps: steps of flow per scale.
+        hidden: width of the coupling networks.
+        any_size: one prior for pictures of every size (stationary base density).
+    """
+
+    family: Literal["glow", "realnvp"] = "glow"
+    levels: int = 3
+    steps: int = 8
+    hidden: int = 96
+    any_size: bool = False
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a prior's card says beside its measured figures.
+
+    Args:
+        name: of the prior.
+        data: which pictures it was trained on.
+        licence: under which terms the weights may be used.
+        command: the command that trained it.
+    """
+
+    name: str
+    data: str
+    licence: str
+    command: str
+
+
+def fit_prior(
+    training: PictureData,
+    validation: PictureData,
+    out: Path,
+    flow_options: FlowOptions,
+    options: TrainingOptions,
+    origin: Origin,
+    device: str = "cpu",
+) -> FlowPrior:
+    """Train (or resume) in `out`/training and write the finished prior to `out`.
+
+    Args:
+        training: crops to fit.
+        validation: held-out pictures for bits per dimension.
+    """
+    channels, height, width = training.shape
+    if flow_options.any_size and training.crop is None:
+        raise InputError("a prior for any size is trained on crops; set crop, for example 48")
+    shape = (channels, None, None) if flow_options.any_size else (channels, height, width)
+    architecture = {
+        "family": flow_options.family,
+        "shape": list(shape),
+        "levels": flow_options.levels,
+        "steps": flow_options.steps,
+        "hidden": flow_options.hidden,
+    }
+    torch.manual_seed(options.seed)
+    flow = build_flow(architecture)
+    held_out = validation.batch(seed=1, step=0, size=160)
+    train(flow, training, held_out, out / "training", options, device)
+    flow.cpu()
+    _round_to_half(flow)
+    card = {
+        "format": 1,
+        "name": origin.name,
+        "flow": architecture,
+        "surrogate": "stationary" if flow_options.any_size else "low-rank",
+        "preprocessing": "none: the density is of x in [0, 1]; uniform dequantization in training only",
+        "data": origin.data,
+        "licence": origin.licence,
+        "command": origin.command,
+        "training": asdict(options)
+        | {"crop": training.crop, "flips": training.flips, "torch": torch.__version__},
+        "machine": platform.machine(),
+        "parameters": sum(parameter.numel() for parameter in flow.parameters()),
+        "validation_bits_per_dim": round(bits_per_dim(flow, held_out), 4),
+    }
+    prior = FlowPrior(flow, _surrogate(training, flow_options.any_size), card)
+    prior.save(out)
+    write_atomic(out / "README.md", model_card(card).encode())
+    return prior
+
+
+def model_card(card: dict) -> str:
+    """The configuration as a short text for people."""
+    flow = card["flow"]
+    size = "any size" if flow["shape"][1] is None else f"{flow['shape'][1]} × {flow['shape'][2]}"
+    return f"""# {card["name"]}
+
+A normalizing-flow prior for {size} pictures with {flow["shape"][0]} channel(s), for use with aipo.
+
+- flow: {flow["family"]}, {flow["levels"]} levels × {flow["steps"]} steps, hidden width {flow["hidden"]},
+  {card["parameters"]:,} weights stored as float16
+- trained on: {card["data"]}
+- command: `{card["command"]}`
+- validation (held-out pictures): {card["validation_bits_per_dim"]:.3f} bits per dimension
+- licence: {card["licence"]}
+- intended for: restoring pictures like those it was trained on; what it fills in where nothing was measured is
+  a plausible guess, not a fact
+"""
+
+
+def _round_to_half(flow: torch.nn.Module) -> None:
+    """The weights as they will be stored, so that every figure on the card is theirs."""
+    with torch.no_grad():
+        for tensor in flow.state_dict().values():
+            tensor.copy_(tensor.half().float())
+
+
+def _surrogate(data: PictureData, any_size: bool) -> LowRankGaussian | StationaryGaussian:
+    if any_size:  # larger crops than the flow's resolve the low frequencies
+        smallest = min(min(picture.shape[1:]) for picture in data.pictures)
+        return StationaryGaussian.fit(_images(replace(data, crop=min(128, smallest)), 512))
+    images = _images(data, 4096)
+    return LowRankGaussian.fit(images, rank=min(128, images[0].numel() // 4))
+
+
+def _images(data: PictureData, count: int) -> Images:
+    return dequantize(data.batch(seed=2, step=0, size=count), torch.Generator().manual_seed(0))

@@ -1,0 +1,234 @@
+"""Invertible layers on feature maps (B, C, H, W), each with its exact log-determinant.
+
+Every layer offers `forward(h) -> (h', logdet)` with logdet of shape (B,), and `inverse(h') -> h`.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aipo.arrays import PerImage, per_image_sum
+
+# exp(±2) per coupling: far beyond what trained couplings use, small enough that a deep stack of them
+# stays finite on pictures no training batch ever showed.
+LOG_SCALE_BOUND = 2.0
+
+
+def bounded(raw: Tensor, bound: float = LOG_SCALE_BOUND) -> Tensor:
+    """A log-scale in (−bound, bound), the identity near zero."""
+    return bound * torch.tanh(raw / bound)
+
+
+class Invertible(nn.Module):
+    """The contract of every layer of a flow."""
+
+    def forward(self, h: Tensor) -> tuple[Tensor, PerImage]:
+        raise NotImplementedError
+
+    def inverse(self, h: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Squeeze(Invertible):
+    """(C, H, W) -> (4C, H/2, W/2): each 2 × 2 block becomes four channels."""
+
+    def forward(self, h: Tensor) -> tuple[Tensor, PerImage]:
+        return F.pixel_unshuffle(h, 2).contiguous(memory_format=torch.channels_last), h.new_zeros(len(h))
+
+    def inverse(self, h: Tensor) -> Tensor:
+        return F.pixel_shuffle(h, 2)
+
+
+class ActNorm(Invertible):
+    """h' = (h + bias) · exp(log_scale) per channel; starts as the whitening of the first batch (Glow, §3.1)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.log_scale = nn.Parameter(torch.zeros(1, channels, 1, 1))
+
+    @torch.no_grad()
+    def initialise(self, h: Tensor) -> None:
+        std, mean = torch.std_mean(h, dim=(0, 2, 3), keepdim=True)
+        self.bias.copy_(-mean)
+        self.log_scale.copy_(-torch.log(std + 1e-3))
+
+    def forward(self, h: Tensor) -> tuple[Tensor, PerImage]:
+        logdet = self.log_scale.sum() * (h.shape[2] * h.shape[3])
+        return (h + self.bias) * self.log_scale.exp(), logdet.expand(len(h))
+
+    def inverse(self, h: Tensor) -> Tensor:
+        return h * torch.exp(-self.log_scale) - self.bias
+
+
+class InvertibleConv1x1(Invertible):
+    """One C × C matrix applied at every position, W = P L (U + diag(sign · exp(log_s))) (Glow, §3.2)."""
+
+    permutation: Tensor
+    sign: Tensor
+
+    def __init__(self, channels: int):
+        super().__init__()
+        rotation = torch.linalg.qr(torch.randn(channels, channels))[0]
+        p, lower, upper = torch.linalg.lu(rotation)
+        diagonal = upper.diagonal()
+        self.register_buffer("permutation", p)
+        self.register_buffer("sign", diagonal.sign())
+        self.log_s = nn.Parameter(diagonal.abs().log())
+        self.lower = nn.Parameter(lower.tril(-1))
+        self.upper = nn.Parameter(upper.triu(1))
+
+    def weight(self) -> Tensor:
+        """W, shape (C, C)."""
+        with torch.autocast(self.lower.device.type, enabled=False):
+            return self._product()
+
+    def _product(self) -> Tensor:
+        one = torch.eye(len(self.sign), dtype=self.lower.dtype, device=self.lower.device)
+        upper = self.upper.triu(1) + torch.diag(self.sign * self.log_s.exp())
+        return self.permutation @ (self.lower.tril(-1) + one) @ upper
+
+    def forward(self, h: Tensor) -> tuple[Tensor, PerImage]:
+        logdet = self.log_s.sum() * (h.shape[2] * h.shape[3])
+        return mix_channels(h, self.weight()), logdet.expand(len(h))
+
+    def inverse(self, h: Tensor) -> Tensor:
+        return mix_channels(h, torch.linalg.inv(self.weight().double()).to(h.dtype))
+
+
+def mix_channels(h: Tensor, weight: Tensor) -> Tensor:
+    """A 1 × 1 convolution as one matrix product: a free view in channels_last, and no slow path at batch 1."""
+    # Mixed precision is for the coupling networks alone: this matrix is part of the exact map.
+    with torch.autocast(h.device.type, enabled=False):
+        return F.linear(h.permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)
+
+
+def coupling_network(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """3×3, 1×1, 3×3 convolutions with SiLU: smooth, so that the energy has a continuous gradient.
+
+    The last layer starts at zero, so that every coupling starts as the identity.
+    """
+    last = nn.Conv2d(hidden, outputs, 3, padding=1)
+    nn.init.zeros_(last.weight)
+    assert last.bias is not None
+    nn.init.zeros_(last.bias)
+    layers = [
+        nn.Conv2d(inputs, hidden, 3, padding=1),
+        nn.SiLU(),
+        nn.Conv2d(hidden, hidden, 1),
+        nn.SiLU(),
+        last,
+    ]
+    return nn.Sequential(*layers)
+
+
+class ChannelCoupling(Invertible):
+    """h_b' = h_b · exp(s(h_a)) + t(h_a) with the channels split in two halves a, b.
+
+    Source: Dinh et al. 2017 (RealNVP), equations 7–8; Kingma & Dhariwal 2018 (Glow), table 1.
+
+    Args:
+        swap: change the first half instead of the second.
+    """
+
+    def __init__(self, channels: int, hidden: int, swap: bool = False):
+        super().__init__()
+        self.swap = swap
+        self.network = coupling_network(channels // 2, hidden, channels)
+
+    def _halves(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        first, second = h.chunk(2, dim=1)
+        return (second, first) if self.swap else (first, second)
+
+    def _join(self, a: Tensor, b: Tensor) -> Tensor:
+        return torch.cat((b, a) if self.swap else (a, b), dim=1)
+
+    def _scale_shift(self, a: Tensor) -> tuple[Tensor, Tensor]:
+        raw, shift = self.network(a).to(a.dtype).chunk(2, dim=1)
+        return bounded(raw), shift
+
+    def forward(self, h: Tensor) -> tuple[Tensor, PerImage]:
+        a, b = self._halves(h)
+        log_scale, shift = self._scale_shift(a)
+        return self._join(a, b * log_scale.exp() + shift), per_image_sum(log_scale)
+
+    def inverse(self, h: Tensor) -> Tensor:
+        a, b = self._halves(h)
+        log_scale, shift = self._scale_shift(a)
+        return self._join(a, (b - shift) * torch.exp(-log_scale))
+
+
+class CheckerboardCoupling(Invertible):
+    """The same affine coupling with the two halves interleaved as a checkerboard (RealNVP, figure 3).
+
+    Args:
+        odd: change the white squares instead of the black ones.
+    """
+
+    def __init__(self, channels: int, hidden: int, odd: bool = False):
+        super().__init__()
+        self.odd = odd
+        self.network = coupling_network(channels, hidden, 2 * channels)
+
+    def _scale_shift(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        rows = torch.arange(h.shape[2], device=h.device)[:, None]
+        columns = torch.arange(h.shape[3], device=h.device)[None]
+        keep = ((rows + columns) % 2 == int(self.odd)).to(h.dtype)
+        raw, shift = self.network(h * keep).to(h.dtype).chunk(2, dim=1)
+        return bounded(raw) * (1 - keep), shift * (1 - keep)
+
+    def forward(self, h: Tensor) -> tuple[Tensor, PerImage]:
+        log_scale, shift = self._scale_shift(h)
+        return h * log_scale.exp() + shift, per_image_sum(log_scale)
+
+    def inverse(self, h: Tensor) -> Tensor:
+        log_scale, shift = self._scale_shift(h)
+        return (h - shift) * torch.exp(-log_scale)
+
+
+class GaussianBase(Invertible):
+    """h' = (h − μ) · exp(−s): the learnt Gaussian density of the coarsest scale, made standard.
+
+    μ and s have the feature map's shape; with size (1, 1) they are the same at every position, and the
+    flow takes pictures of any size.
+    """
+
+    def __init__(self, channels: int, size: tuple[int, int]):
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(1, channels, *size))
+        self.log_std = nn.Parameter(torch.zeros(1, channels, *size))
+
+    def forward(self, h: Tensor) -> tuple[Tensor, PerImage]:
+        log_std = bounded(self.log_std, 6.0)
+        return (h - self.mean) * torch.exp(-log_std), -per_image_sum(log_std.expand_as(h))
+
+    def inverse(self, h: Tensor) -> Tensor:
+        return h * torch.exp(bounded(self.log_std, 6.0)) + self.mean
+
+
+class ConditionalBase(nn.Module):
+    """h' = (h − μ(c)) · exp(−s(c)): half of a scale leaves the flow, made standard given the other half c.
+
+    Source: RealNVP §3.6 (factoring out), Glow's reference code (learnt conditional base). The position
+    map lets a prior of fixed size know where it is; it has size (1, 1) in a prior for any size.
+    """
+
+    def __init__(self, channels: int, size: tuple[int, int]):
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, 2 * channels, 3, padding=1)
+        nn.init.zeros_(self.convolution.weight)
+        assert self.convolution.bias is not None
+        nn.init.zeros_(self.convolution.bias)
+        self.position = nn.Parameter(torch.zeros(1, 2 * channels, *size))
+
+    def _scale_shift(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        raw, mean = (self.convolution(condition).to(condition.dtype) + self.position).chunk(2, dim=1)
+        return bounded(raw, 6.0), mean
+
+    def forward(self, h: Tensor, condition: Tensor) -> tuple[Tensor, PerImage]:
+        log_std, mean = self._scale_shift(condition)
+        return (h - mean) * torch.exp(-log_std), -per_image_sum(log_std)
+
+    def inverse(self, h: Tensor, condition: Tensor) -> Tensor:
+        log_std, mean = self._scale_shift(condition)
+        return h * log_std.exp() + mean

@@ -1,0 +1,33 @@
+"""RealNVP (Dinh, Sohl-Dickstein & Bengio 2017): checkerboard and channel-wise affine couplings."""
+
+from aipo.flows.layers import ActNorm, ChannelCoupling, CheckerboardCoupling, Invertible, Squeeze
+from aipo.flows.multiscale import MultiScaleFlow
+
+
+class RealNVP(MultiScaleFlow):
+    """RealNVP with `levels` scales; each has checkerboard couplings, a squeeze, channel-wise couplings.
+
+    Batch normalisation of the paper is replaced by actnorm, which does not couple the images of a batch.
+
+    Args:
+        shape: (C, H, W), or (C, None, None) for pictures of any size (stationary base density).
+        levels: number of scales; sides must be divisible by 2^levels.
+        steps: couplings of either kind at each scale (3 in the paper), alternating the half that changes.
+        hidden: width of the coupling networks.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int | None, int | None], levels: int = 3, steps: int = 4, hidden: int = 128
+    ):
+        channels = [shape[0] * 2**level for level in range(levels)]
+        super().__init__(shape, [_scale(count, steps, hidden) for count in channels])
+
+
+def _scale(channels: int, steps: int, hidden: int) -> list[Invertible]:
+    layers: list[Invertible] = []
+    for i in range(steps):
+        layers += [ActNorm(channels), CheckerboardCoupling(channels, hidden, odd=bool(i % 2))]
+    layers.append(Squeeze())
+    for i in range(steps):
+        layers += [ActNorm(4 * channels), ChannelCoupling(4 * channels, hidden, swap=bool(i % 2))]
+    return layers

@@ -1,0 +1,79 @@
+"""The one inner loop: a solver, an energy and a number of evaluations.
+
+Images that are finished are no longer evaluated, so an easy image of a batch costs what it costs alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from aipo.arrays import PerImage
+from aipo.errors import Status
+from aipo.solvers import Metric, Point, Solver
+
+# The energy at x (K, ...) of the K images with the given indices.
+Energy = Callable[[Tensor, Tensor], Point]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Where a minimisation ended.
+
+    Attributes:
+        point: the last accepted point of each image.
+        decrement: (B,) nats that the metric predicts could still be gained.
+        evaluations: (B,) value-and-gradient evaluations spent here, the start's excluded.
+        status: (B,) integers of `Status`; RUNNING never occurs.
+    """
+
+    point: Point
+    decrement: PerImage
+    evaluations: Tensor
+    status: Tensor
+
+
+def minimise(
+    energy: Energy,
+    start: Point,
+    solver: Solver,
+    metric: Metric,
+    evaluations: int,
+    tolerance: float,
+    active: Tensor,
+) -> Solution:
+    """Run a solver from an evaluated start until the evaluations or the expected gain run out.
+
+    Args:
+        energy: called as energy(x, indices) with the images still running.
+        start: evaluated starting point of all images.
+        evaluations: budget per image.
+        tolerance: nats; an image whose predicted decrease falls below it has converged.
+        active: (B,) bool; the others are left where they are.
+    """
+    state = solver.init(start, metric)
+    spent = torch.zeros(len(start.x), dtype=torch.long, device=start.x.device)
+    for _ in range(evaluations):
+        running = active & (state.status == Status.RUNNING) & (state.decrement > tolerance)
+        indices = running.nonzero().squeeze(1)
+        if len(indices) == 0:
+            break
+        trial = state.point.put(indices, energy(solver.propose(state)[indices], indices))
+        updated = solver.update(state, trial, metric)
+        state = _keep_idle(updated, state, running)
+        spent = spent + running
+    converged = (state.status == Status.RUNNING) & (state.decrement <= tolerance)
+    status = torch.where(converged, int(Status.CONVERGED), state.status)
+    status = torch.where(status == Status.RUNNING, int(Status.BUDGET), status)
+    return Solution(state.point, state.decrement, spent, status)
+
+
+def _keep_idle(updated, state, running: PerImage):
+    """Images that were not evaluated keep point, decrement and status, whatever the solver made of them."""
+    return replace(
+        updated,
+        point=updated.point.where(running, state.point),
+        decrement=torch.where(running, updated.decrement, state.decrement),
+        status=torch.where(running, updated.status, state.status),
+    )

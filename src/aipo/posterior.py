@@ -1,0 +1,207 @@
+"""Closed-form inference when the prior is Gaussian: the path's first picture, and the solver's metric.
+
+With x ~ N(μ, Σ), y = A x + e and α = λσ², the minimiser of ‖y − A x‖²/2 + α/2 ‖x − μ‖²_{Σ⁻¹} is
+
+    x = μ + (AᵀA + αΣ⁻¹)⁻¹ Aᵀ (y − A μ)
+
+and (AᵀA + αΣ⁻¹)⁻¹ is the metric of the solvers. α is one number per image, and one preparation serves
+every α, because the weight λ changes along the path. Three forms of the inverse, by structure:
+
+- `MaskedStationary`: A observes entries one by one, Σ is diagonal in the Fourier domain;
+- `MaskedLowRank`: the same A, Σ = W Wᵀ + diag(d) (Woodbury's identity);
+- `Spectral`: any other linear A, by the eigenvectors of A Σ Aᵀ (m × m).
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from aipo.arrays import Images, Measurements, PerImage, dot, expand
+from aipo.operators import Identity, LinearOperator, Mask
+from aipo.surrogates import LowRankGaussian, StationaryGaussian, Surrogate
+
+
+class Posterior(ABC):
+    """The closed-form posterior of one operator under one Gaussian surrogate."""
+
+    def __init__(self, operator: LinearOperator, surrogate: Surrogate):
+        self.operator = operator
+        self.surrogate = surrogate
+
+    def mode(self, y: Measurements, alpha: PerImage) -> Images:
+        """The minimiser above, (B, C, H, W), computed in float64."""
+        exact = y.double()
+        mean = self.surrogate.mean_like(exact).expand(len(y), *self.operator.shape)
+        rest = self._from_residual(exact - self.operator.forward(mean), alpha.double())
+        return (mean + rest).to(y.dtype)
+
+    @abstractmethod
+    def _from_residual(self, residual: Measurements, alpha: PerImage) -> Images:
+        """(AᵀA + αΣ⁻¹)⁻¹ Aᵀ r, accurately."""
+
+    @abstractmethod
+    def metric(self, v: Images, alpha: PerImage) -> Images:
+        """A symmetric positive approximation of (AᵀA + αΣ⁻¹)⁻¹ v, linear in v."""
+
+
+def posterior(operator: LinearOperator, surrogate: Surrogate) -> Posterior:
+    """The form of the closed-form posterior that fits the operator's and the surrogate's structure."""
+    if isinstance(operator, Identity | Mask) and isinstance(surrogate, StationaryGaussian):
+        return MaskedStationary(operator, surrogate)
+    if isinstance(operator, Identity | Mask) and isinstance(surrogate, LowRankGaussian):
+        return MaskedLowRank(operator, surrogate)
+    return Spectral(operator, surrogate)
+
+
+class MaskedStationary(Posterior):
+    """AᵀA is a 0/1 mask, Σ a stationary covariance.
+
+    With everything observed C⁻¹ = (I + αΣ⁻¹)⁻¹ = Σ(Σ + α)⁻¹ (the Wiener filter) is exact. For the
+    missing entries P Woodbury's identity asks for (P(I − C⁻¹)Pᵀ)⁻¹ = (P α(Σ + α)⁻¹ Pᵀ)⁻¹; the metric
+    replaces the inverse of the compression by the compression of the inverse, P(Σ + α)Pᵀ/α:
+
+        metric = C⁻¹ + C⁻¹ Pᵀ P (Σ + α)/α Pᵀ P C⁻¹,
+
+    and conjugate gradients with it as preconditioner give the exact solution.
+    """
+
+    operator: Identity | Mask
+    surrogate: StationaryGaussian
+
+    def __init__(self, operator: Identity | Mask, surrogate: StationaryGaussian):
+        super().__init__(operator, surrogate)
+        observed = (
+            torch.ones(operator.shape, dtype=torch.bool) if isinstance(operator, Identity) else operator.mask
+        )
+        self.missing = ~observed
+        self.complete = bool(observed.all())
+
+    def metric(self, v: Images, alpha: PerImage) -> Images:
+        power, noise = self.surrogate.power(v), expand(alpha, v)
+        wiener = power / (power + noise)
+        filtered = self.surrogate.apply(wiener, v)
+        if self.complete:
+            return filtered
+        missing = self.missing.to(v)
+        hole = missing * self.surrogate.apply(1 + power / noise, missing * filtered)
+        return filtered + self.surrogate.apply(wiener, hole)
+
+    def _from_residual(self, residual: Measurements, alpha: PerImage) -> Images:
+        right = self.operator.adjoint(residual)
+        if self.complete:
+            return self.metric(right, alpha)
+        observed = 1 - self.missing.to(right)
+
+        def hessian(v: Tensor) -> Tensor:
+            return observed * v + expand(alpha, v) * self.surrogate.precision(v)
+
+        return _conjugate_gradients(hessian, right, lambda v: self.metric(v, alpha))
+
+
+class MaskedLowRank(Posterior):
+    """AᵀA is a 0/1 mask M, Σ = W Wᵀ + D.
+
+    Σ⁻¹ = D⁻¹ − Q K⁻¹ Qᵀ with Q = D⁻¹W, K = I + WᵀD⁻¹W; with the diagonal E = M + αD⁻¹,
+
+        (M + αΣ⁻¹)⁻¹ = E⁻¹ + E⁻¹Q (K/α − QᵀE⁻¹Q)⁻¹ QᵀE⁻¹.
+    """
+
+    operator: Identity | Mask
+    surrogate: LowRankGaussian
+
+    def __init__(self, operator: Identity | Mask, surrogate: LowRankGaussian):
+        super().__init__(operator, surrogate)
+        observed = (
+            torch.ones(operator.shape, dtype=torch.bool) if isinstance(operator, Identity) else operator.mask
+        )
+        self._observed = observed.flatten().double()
+        self._precision = 1 / surrogate.variances.double()
+        self._q = surrogate.loadings.double() * self._precision[:, None]
+        self._k = torch.eye(self._q.shape[1], dtype=torch.float64) + surrogate.loadings.double().T @ self._q
+        self._inner: tuple[Tensor, Tensor] | None = None
+
+    def metric(self, v: Images, alpha: PerImage) -> Images:
+        alpha = alpha.double()
+        scaled = v.flatten(1).double() / self._diagonal(alpha)
+        core = torch.cholesky_solve((scaled @ self._q)[:, :, None], self._factor(alpha))[:, :, 0]
+        result = scaled + core @ self._q.T / self._diagonal(alpha)
+        return result.to(v.dtype).unflatten(1, v.shape[1:])
+
+    def _from_residual(self, residual: Measurements, alpha: PerImage) -> Images:
+        return self.metric(self.operator.adjoint(residual), alpha)
+
+    def _diagonal(self, alpha: PerImage) -> Tensor:
+        return self._observed + alpha[:, None] * self._precision
+
+    def _factor(self, alpha: PerImage) -> Tensor:
+        """Cholesky factor of K/α − QᵀE⁻¹Q, kept while α stays the same (one solve per iteration)."""
+        if self._inner is None or not torch.equal(self._inner[0], alpha):
+            distinct, index = alpha.unique(return_inverse=True)
+            cores = [self._k / a - self._q.T @ (self._q / self._diagonal(a[None]).T) for a in distinct]
+            self._inner = (alpha.clone(), torch.linalg.cholesky(torch.stack(cores))[index])
+        return self._inner[1]
+
+
+class Spectral(Posterior):
+    """Any linear A: with B = A F (Σ = F Fᵀ) and B Bᵀ = U diag(s²) Uᵀ,
+
+        (AᵀA + αΣ⁻¹)⁻¹ = 1/α · F (I − V diag(s²/(s² + α)) Vᵀ) Fᵀ,   V = Bᵀ U diag(1/s).
+
+    This order of the factors keeps its accuracy in float32 where Σ − ΣAᵀ(AΣAᵀ + α)⁻¹AΣ cancels.
+    """
+
+    def __init__(self, operator: LinearOperator, surrogate: Surrogate):
+        super().__init__(operator, surrogate)
+        whitened = self._measured_factor()
+        self._squares, self._u = torch.linalg.eigh(whitened @ whitened.T)
+        self._squares = self._squares.clamp_min(1e-12 * float(self._squares.max()))
+        self._v = (whitened.T @ self._u / self._squares.sqrt()).float()
+
+    def _measured_factor(self, rows: int = 256) -> Tensor:
+        """B = A F, (m, columns of F) in float64, some rows of Fᵀ Aᵀ at a time."""
+        m = self.operator.measurements
+        blocks = []
+        for start in range(0, m, rows):
+            unit = torch.zeros(min(rows, m - start), m, dtype=torch.float32)
+            unit[torch.arange(len(unit)), torch.arange(start, start + len(unit))] = 1
+            y = unit.unflatten(1, self.operator.measurement_shape)
+            blocks.append(self.surrogate.factor_adjoint(self.operator.adjoint(y).double()).flatten(1))
+        return torch.cat(blocks)
+
+    def metric(self, v: Images, alpha: PerImage) -> Images:
+        u = self.surrogate.factor_adjoint(v)
+        flat = u.flatten(1)
+        basis = self._v.to(flat)
+        shrink = self._squares.to(flat) / (self._squares.to(flat) + alpha.to(flat)[:, None])
+        rest = flat - ((flat @ basis) * shrink) @ basis.T
+        return self.surrogate.factor(rest.unflatten(1, u.shape[1:])) / expand(alpha.to(v), v)
+
+    def _from_residual(self, residual: Measurements, alpha: PerImage) -> Images:
+        """ΣAᵀ (AΣAᵀ + α)⁻¹ r."""
+        coefficients = residual.flatten(1) @ self._u / (self._squares + alpha[:, None])
+        dual = (coefficients @ self._u.T).unflatten(1, residual.shape[1:])
+        return self.surrogate.factor(self.surrogate.factor_adjoint(self.operator.adjoint(dual)))
+
+
+def _conjugate_gradients(
+    matrix, right: Tensor, preconditioner, iterations: int = 400, tolerance: float = 1e-9
+):
+    """Solve matrix(x) = right for each image, a symmetric positive operator in float64."""
+    x = torch.zeros_like(right)
+    residual = right
+    z = preconditioner(residual)
+    direction, rho = z, dot(residual, z)
+    stop = tolerance**2 * rho
+    for _ in range(iterations):
+        if bool((rho <= stop).all()):
+            break
+        image = matrix(direction)
+        step = rho / dot(direction, image)
+        step = torch.where(rho > stop, step, torch.zeros_like(step))
+        x = x + expand(step, x) * direction
+        residual = residual - expand(step, x) * image
+        z = preconditioner(residual)
+        previous, rho = rho, torch.where(rho > stop, dot(residual, z), rho)
+        direction = z + expand(rho / previous, x) * direction
+    return x

@@ -1,0 +1,202 @@
+"""Priors: densities of images as energies R(x) = −log p(x), in nats per image.
+
+A prior is any object with `energy(x) -> (B,)`. Optional and used when present: `surrogate`, a Gaussian
+with closed-form posterior (`aipo.surrogates`).
+"""
+
+import math
+from importlib import resources
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aipo import checkpoints
+from aipo.arrays import Images, PerImage
+from aipo.errors import CheckpointError, InputError
+from aipo.flows import Glow, MultiScaleFlow, RealNVP
+from aipo.surrogates import LowRankGaussian, StationaryGaussian, Surrogate, energy
+
+FAMILIES: dict[str, type[Glow] | type[RealNVP]] = {"glow": Glow, "realnvp": RealNVP}
+
+
+class Prior(Protocol):
+    """What the reconstruction asks of a prior."""
+
+    def energy(self, x: Images) -> PerImage:
+        """−log p(x), nats per image."""
+        ...
+
+
+class Gaussian:
+    """N(μ, Σ) with a full covariance, for small images and for tests: every minimiser is known.
+
+    Args:
+        mean: (C, H, W).
+        covariance: (n, n), positive definite, n = C·H·W.
+    """
+
+    def __init__(self, mean: Tensor, covariance: Tensor):
+        self.mean = mean
+        self.root = torch.linalg.cholesky(covariance)
+        self._log_det = 2 * self.root.diagonal().log().sum()
+
+    @property
+    def surrogate(self) -> Surrogate:
+        return self
+
+    def energy(self, x: Images) -> PerImage:
+        constant = 0.5 * (self._log_det + x[0].numel() * math.log(2 * math.pi))
+        return energy(self, x) + constant.to(x)
+
+    def mean_like(self, x: Images) -> Images:
+        return self.mean.to(x)
+
+    def factor(self, u: Tensor) -> Images:
+        return (u.flatten(1) @ self.root.to(u).T).unflatten(1, self.mean.shape)
+
+    def factor_adjoint(self, v: Images) -> Tensor:
+        return (v.flatten(1) @ self.root.to(v)).unflatten(1, self.mean.shape)
+
+    def precision(self, v: Images) -> Images:
+        return torch.cholesky_solve(v.flatten(1).T, self.root.to(v)).T.unflatten(1, self.mean.shape)
+
+
+class FlowPrior(nn.Module):
+    """The density of a normalizing flow, with its Gaussian surrogate and a description of its origin.
+
+    A flow for any size sees a picture whose sides are not divisible by its factor after reflection at the
+    right and bottom border; the energy is then the reflected picture's energy per entry times the number
+    of entries of x. This is part of the definition of R.
+
+    Args:
+        flow: trained; its weights are frozen here.
+        surrogate: fitted to the same pictures.
+        card: what the prior was trained on, by which command, how good it is, under which licence.
+    """
+
+    def __init__(
+        self, flow: MultiScaleFlow, surrogate: LowRankGaussian | StationaryGaussian, card: dict[str, Any]
+    ):
+        super().__init__()
+        self.flow = flow.freeze()
+        self.surrogate = surrogate
+        self.card = card
+
+    @property
+    def shape(self) -> tuple[int, int | None, int | None]:
+        """(C, H, W) of the pictures; None where any size will do."""
+        return self.flow.shape
+
+    def energy(self, x: Images) -> PerImage:
+        """R(x) = −log p(x), nats per image.
+
+        Raises:
+            InputError: other channels or size than the flow's; sides too short to reflect.
+        """
+        padded = self._pad(x)
+        return -self.flow.log_prob(padded) * (x[0].numel() / padded[0].numel())
+
+    def log_prob(self, x: Images) -> PerImage:
+        """log p(x), nats per image."""
+        return -self.energy(x)
+
+    def encode(self, x: Images) -> Tensor:
+        """Latent of x (of the reflected picture where sides are not divisible)."""
+        return self.flow(self._pad(x))[0]
+
+    def decode(self, z: Tensor) -> Images:
+        """Image of a latent."""
+        return self.flow.inverse(z)
+
+    @torch.no_grad()
+    def sample(
+        self, count: int, size: tuple[int, int] | None = None, temperature: float = 1.0, seed: int = 0
+    ) -> Images:
+        """`count` pictures drawn from the prior.
+
+        Args:
+            size: (H, W), needed where the prior takes any size.
+            temperature: standard deviation of the latents.
+        """
+        channels, height, width = self.shape
+        if size is not None:
+            height, width = size
+        if height is None or width is None:
+            raise InputError("this prior draws pictures of any size; give size=(H, W)")
+        generator = torch.Generator().manual_seed(seed)
+        z = temperature * torch.randn(count, channels, height, width, generator=generator)
+        return self.decode(z.to(next(self.flow.parameters()).device))
+
+    def save(self, folder: str | Path) -> None:
+        """Write a prior folder: config.json and model.safetensors (float16 weights)."""
+        tensors = {f"flow.{name}": value.half() for name, value in self.flow.state_dict().items()}
+        tensors |= {f"surrogate.{name}": value for name, value in self.surrogate.state_dict().items()}
+        checkpoints.save_folder(Path(folder), self.card, tensors)
+
+    def _pad(self, x: Images) -> Images:
+        _, height, width = self.shape
+        factor = self.flow.factor
+        bottom, right = -x.shape[2] % factor, -x.shape[3] % factor
+        if height is not None or width is not None or (bottom == 0 and right == 0):
+            return x
+        if bottom >= x.shape[2] or right >= x.shape[3]:
+            raise InputError(
+                f"a picture of {x.shape[2]} × {x.shape[3]} is too small for this prior; both sides must be at "
+                f"least {factor // 2 + 1}"
+            )
+        return F.pad(x, (0, right, 0, bottom), mode="reflect")
+
+
+def bundled_priors() -> dict[str, Path]:
+    """Folders of the priors that ship with the package, by name."""
+    root = Path(str(resources.files("aipo"))) / "weights"
+    return {path.parent.name: path.parent for path in sorted(root.glob(f"*/{checkpoints.CONFIG_NAME}"))}
+
+
+def load_prior(name: str | Path) -> FlowPrior:
+    """A bundled prior by name, or any prior from its folder.
+
+    Raises:
+        InputError: no such prior.
+        CheckpointError: the folder is damaged or belongs to another version.
+    """
+    folder = bundled_priors().get(str(name), Path(name))
+    if not folder.is_dir():
+        known = ", ".join(bundled_priors())
+        raise InputError(f"there is no prior {name}; use one of {known}, or the folder of a trained prior")
+    card, tensors = checkpoints.load_folder(folder)
+    groups: dict[str, dict[str, Tensor]] = {"flow": {}, "surrogate": {}}
+    try:
+        for key, tensor in tensors.items():
+            group, rest = key.split(".", 1)
+            groups[group][rest] = tensor
+        flow = build_flow(card["flow"])
+        surrogate = _SURROGATES[card["surrogate"]](**groups["surrogate"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder} does not describe a prior of this version ({error!r})") from error
+    checkpoints.load_state(flow, groups["flow"], str(folder))
+    return FlowPrior(flow, surrogate, card)
+
+
+_SURROGATES = {"low-rank": LowRankGaussian, "stationary": StationaryGaussian}
+
+
+def build_flow(description: dict[str, Any]) -> MultiScaleFlow:
+    """The untrained flow of a configuration: family, shape, levels, steps, hidden.
+
+    Raises:
+        InputError: unknown family.
+    """
+    family = description["family"]
+    if family not in FAMILIES:
+        raise InputError(f"there is no flow family {family}; use one of {', '.join(FAMILIES)}")
+    channels, height, width = description["shape"]
+    return FAMILIES[family](
+        (channels, height, width),
+        levels=description["levels"],
+        steps=description["steps"],
+        hidden=description["hidden"],
+    )

@@ -1,0 +1,220 @@
+"""Likelihood + weight × prior → path → picture: the main public function."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from aipo.arrays import Images, PerImage, expand
+from aipo.errors import InputError, Status
+from aipo.likelihoods import Gaussian
+from aipo.path import PathOptions, Problem, State, Terms, Trace, geometric
+from aipo.posterior import posterior
+from aipo.priors import Prior
+from aipo.selection import Criterion, Discrepancy, Sure, Tracker
+from aipo.solvers import Metric
+
+Weight = float | Literal["auto", "bayes", "sure", "discrepancy"]
+
+# The weight at which the closed-form path is taken to begin: the limit λ → 0⁺ to working precision.
+SMALLEST_WEIGHT = 1e-4
+
+# Entries of x per call of the prior: bounds the memory of its gradient, some 10 kB per entry.
+LARGEST_CHUNK = 500_000
+
+AUTOMATIC = PathOptions(geometric(0.1, 12.0, 10))
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """The restored pictures and how they were found.
+
+    Attributes:
+        image: (B, C, H, W), not clipped to [0, 1].
+        weight: the chosen λ, (B,).
+        data_energy, prior_energy, objective: D, R and D + λR at the image, nats, (B,).
+        evaluations: flow evaluations spent on each image, the criterion's copies included, (B,).
+        status: how the search at the chosen weight ended, one per image.
+        criterion: what chose the weight: "fixed", "sure" or "discrepancy".
+        values: the criterion at every state of the path, (states, B); NaN where a weight was fixed.
+        start: the closed-form picture at the chosen weight that the path would begin with there.
+        path: every state visited, of the B measurements alone.
+    """
+
+    image: Images
+    weight: PerImage
+    data_energy: PerImage
+    prior_energy: PerImage
+    objective: PerImage
+    evaluations: Tensor
+    status: list[Status]
+    criterion: str
+    values: Tensor
+    start: Images
+    path: list[State]
+
+
+def trace(likelihood: Gaussian, prior: Prior, options: PathOptions = AUTOMATIC) -> Trace:
+    """The path itself, as an iterator of states.
+
+    Args:
+        likelihood: D, of a batch of measurements.
+        prior: R; its `surrogate` gives start and metric unless the options say otherwise.
+        options: weights, predictor and corrector.
+    """
+    surrogate = getattr(prior, "surrogate", None) if options.start == "surrogate" else None
+    if surrogate is None:
+        start, metric = _measurement_geometry(likelihood)
+    else:
+        start, metric = _surrogate_geometry(likelihood, surrogate)
+    return Trace(Problem(_terms(likelihood, prior), start, metric), options)
+
+
+def reconstruct(
+    likelihood: Gaussian,
+    prior: Prior,
+    weight: Weight = "auto",
+    options: PathOptions = AUTOMATIC,
+    watch: Callable[[State], None] | None = None,
+) -> Reconstruction:
+    """Restore pictures from their measurements.
+
+    Args:
+        likelihood: what was measured, (B, ...).
+        prior: density of pictures.
+        weight: λ, a positive number; "bayes" (λ = 1, the maximum a posteriori); "sure" or "discrepancy",
+            which choose among the states of the path; "auto", SURE where the noise is Gaussian.
+        options: how the path is followed. With a fixed λ it ends there.
+        watch: called with every state, for progress bars.
+
+    Raises:
+        InputError: a weight that is none of these.
+    """
+    if weight in ("auto", "sure"):
+        return _select(Sure(likelihood), likelihood, prior, options, watch)
+    if weight == "discrepancy":
+        return _select(Discrepancy(likelihood), likelihood, prior, options, watch)
+    fixed = 1.0 if weight == "bayes" else weight
+    if isinstance(fixed, str) or not 0 < fixed < float("inf"):
+        raise InputError(f"weight = {weight!r}; use auto, bayes, sure, discrepancy or a positive number")
+    return _fixed(float(fixed), likelihood, prior, options, watch)
+
+
+def _fixed(weight: float, likelihood: Gaussian, prior: Prior, options: PathOptions, watch) -> Reconstruction:
+    """The path up to λ = weight; its last accepted state is the answer."""
+    below = tuple(w for w in options.weights if w < weight)
+    tracer = trace(likelihood, prior, replace(options, weights=(*below, weight)))
+    path = []
+    for state in tracer:
+        path.append(state)
+        if watch:
+            watch(state)
+    values = torch.full((len(path), len(likelihood)), torch.nan)
+    accepted = torch.stack([state.accepted for state in path]).long()
+    last = len(path) - 1 - accepted.flip(0).argmax(0)
+    return _result(tracer, path, last, path[-1].evaluations, "fixed", values)
+
+
+def _select(
+    criterion: Criterion, likelihood: Gaussian, prior: Prior, options: PathOptions, watch
+) -> Reconstruction:
+    """Follow the path until the criterion has passed its minimum for every image; keep the best state."""
+    count = len(likelihood)
+    tracer = trace(criterion.batch(), prior, options)
+    tracker, path = Tracker(patience=2), []
+    evaluations = torch.zeros(0)
+    for state in tracer:
+        copies = state.accepted.reshape(-1, count).all(0)
+        tracker.add(torch.where(copies, criterion(state.x), torch.inf))
+        path.append(_first(state, count))
+        evaluations = state.evaluations.reshape(-1, count).sum(0)
+        if watch:
+            watch(state)
+        finished = tracker.finished()
+        if bool(finished.all()):
+            break
+        tracer.retire(finished.repeat(len(state.x) // count))
+    assert tracker.best is not None
+    return _result(tracer, path, tracker.best, evaluations, criterion.name, torch.stack(tracker.values))
+
+
+def _first(state: State, count: int) -> State:
+    """The state of the measurements themselves, without the criterion's copies."""
+    fields = {name: value[:count] for name, value in vars(state).items() if isinstance(value, Tensor)}
+    return replace(state, **fields)
+
+
+def _result(
+    tracer: Trace, path: list[State], index: Tensor, evaluations: Tensor, criterion: str, values: Tensor
+) -> Reconstruction:
+    """The chosen state of each image; `tracer` may follow copies of the images behind them."""
+    images = torch.arange(len(index), device=index.device)
+
+    def pick(name: str) -> Tensor:
+        return torch.stack([getattr(state, name) for state in path])[index, images]
+
+    weight = pick("weight")
+    return Reconstruction(
+        image=pick("x"),
+        weight=weight,
+        data_energy=pick("data_energy"),
+        prior_energy=pick("prior_energy"),
+        objective=pick("objective"),
+        evaluations=evaluations,
+        status=[Status(int(value)) for value in pick("status")],
+        criterion=criterion,
+        values=values,
+        start=tracer.problem.start(weight.repeat(tracer.count // len(index)))[: len(index)],
+        path=path,
+    )
+
+
+def _terms(likelihood: Gaussian, prior: Prior) -> Callable[[Tensor, Tensor], Terms]:
+    def terms(x: Tensor, indices: Tensor) -> Terms:
+        data, data_gradient = _value_and_gradient(likelihood.select(indices), x)
+        size = max(1, LARGEST_CHUNK // x[0].numel())
+        chunks = [_value_and_gradient(prior.energy, chunk) for chunk in x.split(size)]
+        energies, gradients = zip(*chunks, strict=True)
+        return Terms(data, torch.cat(energies), data_gradient, torch.cat(gradients))
+
+    return terms
+
+
+def _value_and_gradient(energy: Callable[[Tensor], Tensor], x: Tensor) -> tuple[PerImage, Tensor]:
+    x = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        value = energy(x)
+        gradient = torch.autograd.grad(value.sum(), x)[0]
+    return value.detach(), gradient
+
+
+def _surrogate_geometry(likelihood: Gaussian, surrogate):
+    """Start and metric from the prior's Gaussian surrogate, in closed form."""
+    closed = posterior(likelihood.operator, surrogate)
+    variance = likelihood.sigma**2
+
+    def alpha(weight: PerImage) -> PerImage:
+        return weight.to(variance).clamp_min(SMALLEST_WEIGHT) * variance
+
+    def start(weight: PerImage) -> Images:
+        return closed.mode(likelihood.y, alpha(weight).expand(len(likelihood)))
+
+    def metric(weight: PerImage) -> Metric:
+        return lambda v: expand(variance, v) * closed.metric(v, alpha(weight))
+
+    return start, metric
+
+
+def _measurement_geometry(likelihood: Gaussian):
+    """The paper's start A⁺y, and the step scale 1/L of the data term, L = ‖A‖²/σ²."""
+    scale = likelihood.sigma**2 / likelihood.operator.norm_squared
+
+    def start(weight: PerImage) -> Images:
+        return likelihood.operator.pseudoinverse(likelihood.y)
+
+    def metric(weight: PerImage) -> Metric:
+        return lambda v: expand(scale, v) * v
+
+    return start, metric

@@ -1,0 +1,112 @@
+"""What a command leaves behind: a table, summary.json, pictures side by side, and a plot of the path."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+
+from aipo.arrays import Images
+from aipo.checkpoints import write_atomic
+from aipo.errors import InputError
+from aipo.evaluation import Record
+from aipo.images import hstack, write_image
+from aipo.likelihoods import Gaussian
+from aipo.metrics import psnr
+from aipo.operators import GaussianSensing
+from aipo.reconstruct import Reconstruction
+
+_COLUMNS = (
+    ("task", "task", "{}"),
+    ("image", "image", "{}"),
+    ("psnr_before", "before dB", "{:.2f}"),
+    ("psnr_start", "start dB", "{:.2f}"),
+    ("psnr_after", "after dB", "{:.2f}"),
+    ("data_energy", "data nats", "{:.0f}"),
+    ("prior_energy", "prior nats", "{:.0f}"),
+    ("weight", "weight", "{:.3g}"),
+    ("evaluations", "evaluations", "{}"),
+    ("seconds", "seconds", "{:.1f}"),
+    ("status", "status", "{}"),
+)
+
+
+def prepare_folder(out: str | Path) -> Path:
+    """Make the output folder and prove that it can be written to, before anything is computed.
+
+    Raises:
+        InputError: it cannot.
+    """
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / ".aipo-can-write", b"")
+        (folder / ".aipo-can-write").unlink()
+    except OSError as error:
+        raise InputError(f"cannot write to {folder} ({error.strerror}); choose another --out") from error
+    return folder
+
+
+def table(records: Sequence[Record]) -> str:
+    """The records as aligned text columns, "-" where unknown."""
+    rows = [[title for _, title, _ in _COLUMNS]]
+    for record in records:
+        values = asdict(record)
+        rows.append(["-" if values[key] is None else form.format(values[key]) for key, _, form in _COLUMNS])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def write_summary(folder: Path, records: Sequence[Record]) -> None:
+    """summary.txt for people, summary.json with the same numbers for programs."""
+    write_atomic(folder / "summary.txt", (table(records) + "\n").encode())
+    data = json.dumps([asdict(record) for record in records], indent=2, allow_nan=False)
+    write_atomic(folder / "summary.json", (data + "\n").encode())
+
+
+def write_pictures(
+    folder: Path, name: str, likelihood: Gaussian, result: Reconstruction, truth: Images | None
+) -> None:
+    """NAME.png, the restoration; NAME-panel.png, truth | measurement | restoration; NAME-path.png, the path."""
+    write_image(folder / f"{name}.png", result.image[0].cpu())
+    panel = [measurement_picture(likelihood)[0], result.image[0]]
+    if truth is not None:
+        panel.insert(0, truth[0])
+    write_image(folder / f"{name}-panel.png", hstack([image.clamp(0, 1).cpu() for image in panel]))
+    plot_path(folder / f"{name}-path.png", result, truth)
+
+
+def measurement_picture(likelihood: Gaussian) -> Images:
+    """A picture of what was measured: A⁺y, for compressed sensing stretched to the visible range."""
+    image = likelihood.operator.pseudoinverse(likelihood.y)
+    if isinstance(likelihood.operator, GaussianSensing):
+        low, high = torch.quantile(image.flatten().float(), torch.tensor([0.01, 0.99]))
+        image = (image - low) / (high - low)
+    return image
+
+
+def plot_path(file: Path, result: Reconstruction, truth: Images | None) -> None:
+    """Objective, PSNR (where the truth is known) and the selection criterion against λ."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot  # only here: it is slow to import
+
+    states = [state for state in result.path if float(state.weight[0]) > 0]
+    weights = [float(state.weight[0]) for state in states]
+    curves = [("objective F, nats", [float(state.objective[0]) for state in states])]
+    if truth is not None:
+        curves.append(("PSNR, dB", [float(psnr(state.x[:1], truth)[0]) for state in states]))
+    values = np.array([float(value[0]) for value in result.values[-len(states) :]])
+    if np.isfinite(values).any():
+        curves.append((f"criterion ({result.criterion})", list(values)))
+    figure, axes = pyplot.subplots(1, len(curves), figsize=(4 * len(curves), 3.2), squeeze=False)
+    for axis, (label, curve) in zip(axes[0], curves, strict=True):
+        axis.plot(weights, curve, "o-", markersize=4)
+        axis.axvline(float(result.weight[0]), color="0.6", linestyle="--", linewidth=1)
+        axis.set(xscale="log", xlabel="weight λ", title=label)
+    figure.tight_layout()
+    figure.savefig(file, dpi=110)
+    pyplot.close(figure)

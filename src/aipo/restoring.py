@@ -1,0 +1,161 @@
+"""The user's own files restored one after the other: what `aipo restore` runs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from PIL import Image
+from skimage.restoration import estimate_sigma
+
+from aipo.arrays import Images
+from aipo.errors import AipoError, InputError
+from aipo.evaluation import Record, check_fit, restore
+from aipo.images import read_image
+from aipo.likelihoods import Gaussian
+from aipo.measurements import load_measurement
+from aipo.operators import Identity, Mask
+from aipo.path import State
+from aipo.priors import FlowPrior, load_prior
+from aipo.reconstruct import Weight
+from aipo.report import prepare_folder, write_pictures, write_summary
+
+# A picture of 8 bits is never cleaner than its rounding, 1/(255·√12).
+SMALLEST_SIGMA = 1 / 255 / 12**0.5
+
+
+@dataclass(frozen=True)
+class RestoreOptions:
+    """How files are restored.
+
+    Args:
+        task: "denoise" or "inpaint"; a measurement file knows its own.
+        sigma: standard deviation of the noise, pictures in [0, 1]; estimated where not given.
+        mask: for inpainting, a picture of the same size, white where the picture is known.
+        prior: name of a bundled prior or folder of a trained one.
+        weight: "auto", "bayes", "sure", "discrepancy" or a positive number.
+        reference: the clean picture, or a folder with clean pictures of the same names, to report PSNR.
+    """
+
+    task: Literal["denoise", "inpaint"] = "denoise"
+    sigma: float | None = None
+    mask: str | None = None
+    prior: str = "photos"
+    weight: float | Literal["auto", "bayes", "sure", "discrepancy"] = "auto"
+    reference: str | None = None
+
+
+def restore_files(
+    files: Sequence[str], out: str, options: RestoreOptions, watch: Callable[[str, State], None]
+) -> tuple[list[Record], list[str]]:
+    """Restore every file to `out`; a file that cannot be used is reported and the rest go on.
+
+    Returns:
+        The records, and one sentence per file that failed.
+    """
+    folder = prepare_folder(out)
+    prior = load_prior(options.prior)
+    if options.task == "inpaint" and options.mask is None and any(not _is_measurement(f) for f in files):
+        raise InputError(
+            "inpainting needs --mask, a picture of the same size that is white where it is known"
+        )
+    records: list[Record] = []
+    failures: list[str] = []
+    for file, name in zip(files, _names(files), strict=True):
+        try:
+            records.append(_restore_file(file, name, folder, prior, options, watch))
+        except AipoError as error:
+            failures.append(str(error))
+            continue
+        write_summary(folder, records)
+    return records, failures
+
+
+def _restore_file(
+    file: str,
+    name: str,
+    folder: Path,
+    prior: FlowPrior,
+    options: RestoreOptions,
+    watch: Callable[[str, State], None],
+) -> Record:
+    task, likelihood = load_measurement(file) if _is_measurement(file) else _picture(file, prior, options)
+    truth = _reference(options.reference, file, likelihood.operator.shape)
+    weight: Weight = options.weight
+    record, result = restore(
+        task, name, likelihood, prior, weight, truth, watch=lambda state: watch(name, state)
+    )
+    write_pictures(folder, name, likelihood, result, truth)
+    return record
+
+
+def _picture(file: str, prior: FlowPrior, options: RestoreOptions) -> tuple[str, Gaussian]:
+    image = read_image(file)[None]
+    shape = (image.shape[1], image.shape[2], image.shape[3])
+    check_fit(shape, prior, file)
+    sigma = options.sigma if options.sigma is not None else estimated_sigma(image)
+    if options.task == "denoise":
+        return "denoise", Gaussian(Identity(shape), image, sigma)
+    assert options.mask is not None
+    mask = read_image(options.mask)[:1] > 0.5
+    if mask.shape[1:] != image.shape[2:]:
+        raise InputError(
+            f"mask {options.mask} is {mask.shape[1]} × {mask.shape[2]}, {file} is {shape[1]} × {shape[2]}; "
+            "give a mask of the picture's size"
+        )
+    operator = Mask(mask, channels=shape[0])
+    return "inpaint", Gaussian(operator, operator(image), sigma)
+
+
+def estimated_sigma(image: Images) -> float:
+    """Noise level of one picture (1, C, H, W), by the median of its finest wavelet coefficients.
+
+    Source: Donoho & Johnstone 1994, as in scikit-image's `estimate_sigma`.
+    """
+    if min(image.shape[2:]) < 2:
+        raise InputError("the noise of a picture of one row or column cannot be estimated; give --sigma")
+    estimate = estimate_sigma(image[0].numpy(), average_sigmas=True, channel_axis=0)
+    return max(float(estimate), SMALLEST_SIGMA)
+
+
+def read_square(file: str, side: int | None) -> Images:
+    """A picture (1, C, H, W); with a side, its largest centred square resized to side × side."""
+    image = read_image(file)
+    if side is None:
+        return image[None]
+    if side < 1:
+        raise InputError(f"size = {side}; give a positive number of pixels")
+    shortest = min(image.shape[1:])
+    top, left = (image.shape[1] - shortest) // 2, (image.shape[2] - shortest) // 2
+    square = image[:, top : top + shortest, left : left + shortest]
+    channels = [
+        Image.fromarray(channel.numpy()).resize((side, side), Image.Resampling.LANCZOS) for channel in square
+    ]
+    return torch.stack([torch.tensor(list(channel.getdata())) for channel in channels]).reshape(
+        1, -1, side, side
+    )
+
+
+def _reference(reference: str | None, file: str, shape: tuple[int, int, int]) -> Images | None:
+    if reference is None:
+        return None
+    path = Path(reference)
+    clean = read_image(path / Path(file).name if path.is_dir() else path)[None]
+    if tuple(clean.shape[1:]) != shape:
+        raise InputError(f"reference {path} is {tuple(clean.shape[1:])}, the measured picture is {shape}")
+    return clean
+
+
+def _is_measurement(file: str) -> bool:
+    return Path(file).suffix == ".safetensors"
+
+
+def _names(files: Sequence[str]) -> list[str]:
+    """Names for the results: the file's stem, numbered where two files share it."""
+    names: list[str] = []
+    for file in files:
+        stem = Path(file).stem
+        taken = sum(name == stem or name.startswith(f"{stem}-") for name in names)
+        names.append(stem if stem not in names else f"{stem}-{taken + 1}")
+    return names

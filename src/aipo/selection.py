@@ -1,0 +1,105 @@
+"""Which weight on the path to keep, judged without the true picture.
+
+A criterion gives every state of the path a number per image; the smallest wins. Both judge any state,
+converged or not, because they look at the map from measurement to picture, not at optimality.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from aipo.arrays import Images, PerImage, content_seed, dot, expand
+from aipo.likelihoods import Gaussian
+
+
+class Criterion(Protocol):
+    """Judges pictures on the path; smaller is better."""
+
+    name: str
+
+    def batch(self) -> Gaussian:
+        """The likelihood whose path must be followed (the measurements, and copies that the criterion needs)."""
+        ...
+
+    def __call__(self, x: Images) -> PerImage:
+        """Value for each of the B measurements, from the pictures of the whole batch."""
+        ...
+
+
+class Discrepancy:
+    """|‖y − A x‖² / (m σ²) − 1|: the residual should be as large as the noise (Morozov 1966)."""
+
+    name = "discrepancy"
+
+    def __init__(self, likelihood: Gaussian):
+        self.likelihood = likelihood
+
+    def batch(self) -> Gaussian:
+        return self.likelihood
+
+    def __call__(self, x: Images) -> PerImage:
+        expected = self.likelihood.operator.measurements * self.likelihood.sigma**2
+        return (self.likelihood.residual_squared(x) / expected - 1).abs()
+
+
+class Sure:
+    """Stein's unbiased estimate of the predictive risk ‖A x − A x_true‖²/m, by one Monte-Carlo probe.
+
+    risk = ‖A x(y) − y‖²/m − σ² + (2σ²/m) · b·(A x(y + εb) − A x(y))/ε with b ~ N(0, I), ε = 0.05 σ: the path
+    is followed a second time from y + εb. The divergence is kept within [0, m], where it must lie for a
+    map that shrinks noise. The probe's seed comes from the measurement itself.
+
+    Source: Stein 1981; Ramani, Blu & Unser 2008; Eldar 2009 for general linear A.
+    """
+
+    name = "sure"
+
+    def __init__(self, likelihood: Gaussian):
+        self.likelihood = likelihood
+        self.probe = torch.stack([_probe(y) for y in likelihood.y])
+        self.epsilon = expand(0.05 * likelihood.sigma, self.probe)
+
+    def batch(self) -> Gaussian:
+        return self.likelihood.append(self.likelihood.y + self.epsilon * self.probe)
+
+    def __call__(self, x: Images) -> PerImage:
+        lik, m = self.likelihood, self.likelihood.operator.measurements
+        image, perturbed = lik.operator(x).split(len(lik))
+        divergence = dot(self.probe, (perturbed - image) / self.epsilon).clamp(0, m)
+        residual = dot(image - lik.y, image - lik.y)
+        return residual / m - lik.sigma**2 + 2 * lik.sigma**2 * divergence / m
+
+
+def _probe(y: Tensor) -> Tensor:
+    generator = torch.Generator().manual_seed(content_seed(y))
+    return torch.randn(y.shape, generator=generator).to(y)
+
+
+class Tracker:
+    """The best state so far for each image, and whether the criterion has clearly passed its minimum.
+
+    Args:
+        patience: states without improvement after which an image is finished.
+    """
+
+    def __init__(self, patience: int):
+        self.patience = patience
+        self.values: list[PerImage] = []
+        self.best: Tensor | None = None
+
+    def add(self, value: PerImage) -> Tensor:
+        """Record the newest state's value; which images just reached their best, (B,) bool."""
+        value = torch.where(torch.isfinite(value), value, torch.inf)
+        self.values.append(value)
+        if self.best is None:
+            self.best = torch.zeros(len(value), dtype=torch.long, device=value.device)
+            return torch.ones(len(value), dtype=torch.bool, device=value.device)
+        improved = value < torch.stack(self.values[:-1]).min(0).values
+        self.best = torch.where(improved, len(self.values) - 1, self.best)
+        return improved
+
+    def finished(self) -> Tensor:
+        """(B,) bool."""
+        assert self.best is not None
+        return len(self.values) - 1 - self.best >= self.patience

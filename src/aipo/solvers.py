@@ -1,0 +1,312 @@
+"""Inner solvers: minimise one energy per image, seeing only values and gradients.
+
+A solver is an immutable set of options with three methods: `init` makes a state at the first point,
+`propose` names the next point to evaluate, one per image, and `update` takes or refuses what was found
+there. Each proposal costs exactly one evaluation, and every image has its own step, history and status,
+so the result for an image does not depend on its batch.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from aipo.arrays import PerImage, dot, expand
+from aipo.errors import Status
+
+# A symmetric positive approximation of the inverse Hessian, applied to a batch of gradients.
+Metric = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where an energy was evaluated.
+
+    Attributes:
+        x: (B, ...) positions.
+        value: (B,) nats.
+        gradient: like x.
+        info: whatever else the evaluation told, one entry per image in every tensor.
+    """
+
+    x: Tensor
+    value: PerImage
+    gradient: Tensor
+    info: dict[str, Tensor]
+
+    def where(self, mask: PerImage, other: "Point") -> "Point":
+        """This point for the images in `mask`, the other for the rest."""
+
+        def pick(a: Tensor, b: Tensor) -> Tensor:
+            return torch.where(expand(mask, a), a, b)
+
+        info = {name: pick(value, other.info[name]) for name, value in self.info.items()}
+        return Point(
+            pick(self.x, other.x), pick(self.value, other.value), pick(self.gradient, other.gradient), info
+        )
+
+    def put(self, indices: Tensor, found: "Point") -> "Point":
+        """This point with the images at `indices` replaced by those found."""
+        info = {name: value.index_copy(0, indices, found.info[name]) for name, value in self.info.items()}
+        return Point(
+            self.x.index_copy(0, indices, found.x),
+            self.value.index_copy(0, indices, found.value),
+            self.gradient.index_copy(0, indices, found.gradient),
+            info,
+        )
+
+    def finite(self) -> PerImage:
+        """Which images have a finite value and gradient."""
+        return torch.isfinite(self.value) & torch.isfinite(self.gradient.flatten(1)).all(1)
+
+
+class SolverState(Protocol):
+    """What `minimise` reads of a solver's state."""
+
+    @property
+    def point(self) -> Point: ...
+    @property
+    def decrement(self) -> PerImage:
+        """½ gᵀ H⁻¹ g, the decrease in nats that the metric predicts."""
+        ...
+
+    @property
+    def status(self) -> Tensor: ...
+
+
+class Solver(Protocol):
+    """See the module's text."""
+
+    def init(self, point: Point, metric: Metric) -> Any: ...
+    def propose(self, state: Any) -> Tensor: ...
+    def update(self, state: Any, trial: Point, metric: Metric) -> Any: ...
+
+
+@dataclass(frozen=True)
+class DescentState:
+    point: Point
+    direction: Tensor
+    decrement: PerImage
+    status: Tensor
+
+
+@dataclass(frozen=True)
+class GradientDescent:
+    """x ← x − η H⁻¹ ∇F, every step taken (AIPO, algorithm 1).
+
+    Args:
+        step: η, in units of the metric; 1 is a Newton step where the metric is the inverse Hessian.
+    """
+
+    step: float = 0.5
+
+    def init(self, point: Point, metric: Metric) -> DescentState:
+        direction = -metric(point.gradient)
+        status = torch.where(point.finite(), int(Status.RUNNING), int(Status.DIVERGED))
+        return DescentState(point, direction, -0.5 * dot(point.gradient, direction), status)
+
+    def propose(self, state: DescentState) -> Tensor:
+        return state.point.x + self.step * state.direction
+
+    def update(self, state: DescentState, trial: Point, metric: Metric) -> DescentState:
+        taken = trial.where(trial.finite(), state.point)
+        direction = -metric(taken.gradient)
+        status = torch.where(trial.finite(), state.status, int(Status.DIVERGED))
+        return DescentState(taken, direction, -0.5 * dot(taken.gradient, direction), status)
+
+
+@dataclass(frozen=True)
+class LBFGSState:
+    """`steps`, `changes`, `metric_changes` hold s, y and H₀y of the last pairs, (M, B, n); newest last."""
+
+    point: Point
+    metric_gradient: Tensor
+    direction: Tensor
+    slope: PerImage
+    step: PerImage
+    steps: Tensor
+    changes: Tensor
+    metric_changes: Tensor
+    curvature: Tensor
+    decrement: PerImage
+    status: Tensor
+
+
+@dataclass(frozen=True)
+class LBFGS:
+    """Limited-memory BFGS with a metric as initial inverse Hessian and a backtracking line search per image.
+
+    Args:
+        memory: pairs (s, y) kept.
+        sufficient: share of the predicted decrease a step must reach (Armijo's constant).
+        smallest_step: a line search that backtracks below it first forgets the history, then stalls.
+
+    Source: Nocedal & Wright 2006, algorithms 7.4 and 3.1, with equation 7.20 scaling the metric.
+    """
+
+    memory: int = 10
+    sufficient: float = 1e-4
+    smallest_step: float = 1e-4
+
+    def init(self, point: Point, metric: Metric) -> LBFGSState:
+        n = point.gradient[0].numel()
+        empty = point.gradient.new_zeros(self.memory, len(point.x), n)
+        status = torch.where(point.finite(), int(Status.RUNNING), int(Status.DIVERGED))
+        metric_gradient = metric(point.gradient)
+        state = LBFGSState(
+            point=point,
+            metric_gradient=metric_gradient,
+            direction=metric_gradient,
+            slope=point.value,
+            step=torch.ones_like(point.value),
+            steps=empty,
+            changes=empty,
+            metric_changes=empty,
+            curvature=empty[:, :, 0],
+            decrement=0.5 * dot(point.gradient, metric_gradient),
+            status=status,
+        )
+        return self._search_direction(state)
+
+    def propose(self, state: LBFGSState) -> Tensor:
+        return state.point.x + expand(state.step, state.direction) * state.direction
+
+    def update(self, state: LBFGSState, trial: Point, metric: Metric) -> LBFGSState:
+        rounding = 4 * torch.finfo(trial.value.dtype).eps * (1 + state.point.value.abs())
+        bound = state.point.value + self.sufficient * state.step * state.slope + rounding
+        taken = trial.finite() & (trial.value <= bound)
+        backtracked = self._backtrack(state, trial, taken)
+        if not bool(taken.any()):
+            return backtracked
+        return self._advance(backtracked, trial, taken, metric)
+
+    def _backtrack(self, state: LBFGSState, trial: Point, taken: PerImage) -> LBFGSState:
+        """A shorter step where the trial was refused: the parabola through both values, within limits."""
+        excess = trial.value - state.point.value - state.step * state.slope
+        parabola = -0.5 * state.slope * state.step / excess.clamp_min(torch.finfo(excess.dtype).tiny)
+        factor = torch.where(trial.finite(), parabola, torch.zeros_like(parabola)).clamp(0.1, 0.5)
+        step = torch.where(taken, state.step, state.step * factor)
+        exhausted = ~taken & (step < self.smallest_step)
+        fresh = state.curvature.abs().sum(0) == 0
+        status = torch.where(
+            exhausted & fresh & (state.status == Status.RUNNING), int(Status.STALLED), state.status
+        )
+        state = replace(state, step=step, status=status)
+        if not bool((exhausted & ~fresh).any()):
+            return state
+        forget = (exhausted & ~fresh)[None, :]
+        state = replace(
+            state, curvature=torch.where(forget, torch.zeros_like(state.curvature), state.curvature)
+        )
+        restarted = self._search_direction(state)
+        reset = forget[0]
+        return replace(
+            state,
+            direction=torch.where(expand(reset, state.direction), restarted.direction, state.direction),
+            slope=torch.where(reset, restarted.slope, state.slope),
+            step=torch.where(reset, torch.ones_like(state.step), state.step),
+        )
+
+    def _advance(self, state: LBFGSState, trial: Point, taken: PerImage, metric: Metric) -> LBFGSState:
+        """Move to the trial where it was taken, and learn the curvature between the two points."""
+        point = trial.where(taken, state.point)
+        metric_gradient = torch.where(expand(taken, trial.x), metric(trial.gradient), state.metric_gradient)
+        s = (point.x - state.point.x).flatten(1)
+        y = (point.gradient - state.point.gradient).flatten(1)
+        hy = (metric_gradient - state.metric_gradient).flatten(1)
+        curvature = (s * y).sum(1)
+        keep = taken & (curvature > 1e-8 * s.norm(dim=1) * y.norm(dim=1))
+
+        def push(history: Tensor, new: Tensor) -> Tensor:
+            shifted = torch.cat((history[1:], new[None]))
+            return torch.where(keep.reshape(1, -1, *[1] * (history.ndim - 2)), shifted, history)
+
+        moved = replace(
+            state,
+            point=point,
+            metric_gradient=metric_gradient,
+            steps=push(state.steps, s),
+            changes=push(state.changes, y),
+            metric_changes=push(state.metric_changes, hy),
+            curvature=push(state.curvature, curvature),
+            decrement=0.5 * dot(point.gradient, metric_gradient),
+        )
+        searched = self._search_direction(moved)
+        return replace(
+            searched,
+            direction=torch.where(expand(taken, trial.x), searched.direction, state.direction),
+            slope=torch.where(taken, searched.slope, state.slope),
+            step=torch.where(taken, torch.ones_like(state.step), state.step),
+        )
+
+    def _search_direction(self, state: LBFGSState) -> LBFGSState:
+        """The two-loop recursion; pairs with curvature 0 are empty places."""
+        valid = state.curvature > 0
+        rho = torch.where(valid, 1 / state.curvature.where(valid, torch.ones_like(state.curvature)), 0.0)
+        q = state.point.gradient.flatten(1)
+        r = state.metric_gradient.flatten(1)
+        coefficients = torch.zeros_like(rho)
+        for i in reversed(range(self.memory)):
+            coefficients[i] = rho[i] * (state.steps[i] * q).sum(1)
+            q = q - coefficients[i][:, None] * state.changes[i]
+            r = r - coefficients[i][:, None] * state.metric_changes[i]
+        newest = (state.changes[-1] * state.metric_changes[-1]).sum(1)
+        scale = torch.where(valid[-1] & (newest > 0), state.curvature[-1] / newest, torch.ones_like(newest))
+        r = scale[:, None] * r
+        for i in range(self.memory):
+            beta = rho[i] * (state.changes[i] * r).sum(1)
+            r = r + (coefficients[i] - beta)[:, None] * state.steps[i]
+        direction = -r.reshape(state.point.x.shape)
+        slope = dot(state.point.gradient, direction)
+        # A slope that rounding made positive points nowhere useful: fall back to the metric.
+        uphill = ~(slope < 0)
+        direction = torch.where(expand(uphill, direction), -state.metric_gradient, direction)
+        slope = torch.where(uphill, -dot(state.point.gradient, state.metric_gradient), slope)
+        return replace(state, direction=direction, slope=slope)
+
+
+@dataclass(frozen=True)
+class AdamState:
+    point: Point
+    mean: Tensor
+    square: Tensor
+    count: int
+    decrement: PerImage
+    status: Tensor
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma & Ba 2015), every step taken.
+
+    Args:
+        rate: learning rate, in units of x.
+    """
+
+    rate: float = 0.01
+    mean_decay: float = 0.9
+    square_decay: float = 0.999
+
+    def init(self, point: Point, metric: Metric) -> AdamState:
+        status = torch.where(point.finite(), int(Status.RUNNING), int(Status.DIVERGED))
+        zeros = torch.zeros_like(point.x)
+        decrement = 0.5 * dot(point.gradient, metric(point.gradient))
+        return self._average(AdamState(point, zeros, zeros, 0, decrement, status), point.gradient)
+
+    def propose(self, state: AdamState) -> Tensor:
+        mean = state.mean / (1 - self.mean_decay**state.count)
+        square = state.square / (1 - self.square_decay**state.count)
+        return state.point.x - self.rate * mean / (square.sqrt() + 1e-8)
+
+    def update(self, state: AdamState, trial: Point, metric: Metric) -> AdamState:
+        taken = trial.where(trial.finite(), state.point)
+        status = torch.where(trial.finite(), state.status, int(Status.DIVERGED))
+        decrement = 0.5 * dot(taken.gradient, metric(taken.gradient))
+        return self._average(replace(state, point=taken, decrement=decrement, status=status), taken.gradient)
+
+    def _average(self, state: AdamState, gradient: Tensor) -> AdamState:
+        mean = self.mean_decay * state.mean + (1 - self.mean_decay) * gradient
+        square = self.square_decay * state.square + (1 - self.square_decay) * gradient**2
+        return replace(state, mean=mean, square=square, count=state.count + 1)
