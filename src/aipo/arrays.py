@@ -5,14 +5,15 @@ shape (B,), with every constant kept. Measurements have shape (B, ...), one entr
 """
 
 import hashlib
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Images = Float[Tensor, "B C H W"]
-Measurements = Float[Tensor, "B *m"]
-PerImage = Float[Tensor, " B"]
+Images: TypeAlias = Float[Tensor, "B C H W"]
+Measurements: TypeAlias = Float[Tensor, "B *m"]
+PerImage: TypeAlias = Float[Tensor, " B"]
 
 
 def per_image_sum(values: Tensor) -> PerImage:

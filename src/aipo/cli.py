@@ -28,7 +28,7 @@ log = logging.getLogger("aipo")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 where everything succeeded, 1 where some pictures failed, 2 where none could start."""
+    """Run one command; 0 where everything succeeded, 1 where pictures failed, 2 where none could start."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     commands = _commands()
     parser = ArgumentParser(prog="aipo", description="Restore pictures with a normalizing-flow prior (AIPO).")

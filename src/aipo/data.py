@@ -125,6 +125,6 @@ class PictureData:
 
 
 def dequantize(pixels: Tensor, generator: torch.Generator) -> Images:
-    """uint8 levels k to (k + u)/256 with u uniform in [0, 1): a continuous density then bounds the discrete one."""
+    """uint8 levels k to (k + u)/256 with u uniform in [0, 1), so that a density can be fitted."""
     noise = torch.rand(pixels.shape, generator=generator)
     return (pixels.float() + noise) / 256

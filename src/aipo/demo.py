@@ -28,7 +28,7 @@ class Task:
 
 
 def photograph(side: int) -> Images:
-    """Eileen Collins's portrait (NASA, public domain; ships with scikit-image), (1, 3, side, side) in [0, 1]."""
+    """Eileen Collins (NASA, public domain, from scikit-image), (1, 3, side, side) in [0, 1]."""
     crop = data.astronaut()[0:256, 96:352] / 255.0
     small = resize(crop, (side, side), anti_aliasing=True)
     return torch.from_numpy(small).permute(2, 0, 1)[None].float().clamp(0, 1)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from aipo.arrays import Images
 from aipo.checkpoints import write_atomic
@@ -120,8 +119,8 @@ A normalizing-flow prior for {size} pictures with {flow["shape"][0]} channel(s),
 - command: `{card["command"]}`
 - validation (held-out pictures): {card["validation_bits_per_dim"]:.3f} bits per dimension
 - licence: {card["licence"]}
-- intended for: restoring pictures like those it was trained on; what it fills in where nothing was measured is
-  a plausible guess, not a fact
+- intended for: restoring pictures like those it was trained on; what it fills in where nothing was measured
+  is a plausible guess, not a fact
 """
 
 

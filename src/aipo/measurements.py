@@ -55,7 +55,7 @@ def _operator(tensors, metadata, path) -> LinearOperator:
     sensing = GaussianSensing(shape, metadata["measurements"], metadata["seed"])
     if sensing.fingerprint() != metadata["fingerprint"]:
         raise InputError(
-            f"seed {metadata['seed']} of {path} gives another matrix with this NumPy; restore it with the version "
-            "that measured it"
+            f"seed {metadata['seed']} of {path} gives another matrix with this NumPy; restore it with the "
+            "version that measured it"
         )
     return sensing

@@ -140,8 +140,8 @@ class GaussianSensing(LinearOperator):
         n = prod(self.shape)
         if not 1 <= measurements <= n:
             raise InputError(
-                f"measurements = {measurements} is outside 1..{n}, the number of entries of an image of shape "
-                f"{tuple(self.shape)}; choose fewer measurements than entries"
+                f"measurements = {measurements} is outside 1..{n}, the number of entries of an image "
+                f"of shape {tuple(self.shape)}; choose fewer measurements than entries"
             )
         self.measurement_shape = (int(measurements),)
         self.seed = int(seed)

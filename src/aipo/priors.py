@@ -144,8 +144,8 @@ class FlowPrior(nn.Module):
             return x
         if bottom >= x.shape[2] or right >= x.shape[3]:
             raise InputError(
-                f"a picture of {x.shape[2]} × {x.shape[3]} is too small for this prior; both sides must be at "
-                f"least {factor // 2 + 1}"
+                f"a picture of {x.shape[2]} × {x.shape[3]} is too small for this prior; both sides must be "
+                f"at least {factor // 2 + 1}"
             )
         return F.pad(x, (0, right, 0, bottom), mode="reflect")
 

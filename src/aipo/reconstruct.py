@@ -24,7 +24,7 @@ SMALLEST_WEIGHT = 1e-4
 # Entries of x per call of the prior: bounds the memory of its gradient, some 10 kB per entry.
 LARGEST_CHUNK = 500_000
 
-AUTOMATIC = PathOptions(geometric(0.1, 12.0, 10))
+AUTOMATIC = PathOptions(geometric(0.1, 12.8, 8), evaluations=12, tolerance=0.5)
 
 
 @dataclass(frozen=True)

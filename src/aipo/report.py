@@ -71,7 +71,7 @@ def write_summary(folder: Path, records: Sequence[Record]) -> None:
 def write_pictures(
     folder: Path, name: str, likelihood: Gaussian, result: Reconstruction, truth: Images | None
 ) -> None:
-    """NAME.png, the restoration; NAME-panel.png, truth | measurement | restoration; NAME-path.png, the path."""
+    """NAME.png, the restoration; NAME-panel.png, side by side; NAME-path.png, a plot of the path."""
     write_image(folder / f"{name}.png", result.image[0].cpu())
     panel = [measurement_picture(likelihood)[0], result.image[0]]
     if truth is not None:

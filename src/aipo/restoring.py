@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from PIL import Image
 from skimage.restoration import estimate_sigma
+from skimage.transform import resize
 
 from aipo.arrays import Images
 from aipo.errors import AipoError, InputError
@@ -129,12 +129,8 @@ def read_square(file: str, side: int | None) -> Images:
     shortest = min(image.shape[1:])
     top, left = (image.shape[1] - shortest) // 2, (image.shape[2] - shortest) // 2
     square = image[:, top : top + shortest, left : left + shortest]
-    channels = [
-        Image.fromarray(channel.numpy()).resize((side, side), Image.Resampling.LANCZOS) for channel in square
-    ]
-    return torch.stack([torch.tensor(list(channel.getdata())) for channel in channels]).reshape(
-        1, -1, side, side
-    )
+    resized = resize(square.numpy(), (len(square), side, side), anti_aliasing=True)
+    return torch.from_numpy(resized)[None].clamp(0, 1)
 
 
 def _reference(reference: str | None, file: str, shape: tuple[int, int, int]) -> Images | None:

@@ -19,7 +19,7 @@ class Criterion(Protocol):
     name: str
 
     def batch(self) -> Gaussian:
-        """The likelihood whose path must be followed (the measurements, and copies that the criterion needs)."""
+        """The likelihood whose path must be followed: the measurements, and copies that are needed."""
         ...
 
     def __call__(self, x: Images) -> PerImage:

@@ -61,7 +61,7 @@ def train(
     options: TrainingOptions,
     device: str = "cpu",
 ) -> float:
-    """Train in place; the flow ends with the averaged weights. Continues from `out` where it has a checkpoint.
+    """Train in place; the flow ends with the averaged weights. Resumes from the checkpoint in `out`.
 
     Args:
         flow: freshly made, (C, H, W) as the data's crops or of any size.

@@ -40,7 +40,7 @@ class Squeeze(Invertible):
 
 
 class ActNorm(Invertible):
-    """h' = (h + bias) · exp(log_scale) per channel; starts as the whitening of the first batch (Glow, §3.1)."""
+    """h' = (h + bias) · exp(log_scale) per channel; starts by whitening the first batch (Glow, §3.1)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -97,7 +97,7 @@ class InvertibleConv1x1(Invertible):
 
 
 def mix_channels(h: Tensor, weight: Tensor) -> Tensor:
-    """A 1 × 1 convolution as one matrix product: a free view in channels_last, and no slow path at batch 1."""
+    """A 1 × 1 convolution as one matrix product: a free view in channels_last, fast at batch 1."""
     # Mixed precision is for the coupling networks alone: this matrix is part of the exact map.
     with torch.autocast(h.device.type, enabled=False):
         return F.linear(h.permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)

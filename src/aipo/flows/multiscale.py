@@ -93,7 +93,7 @@ class MultiScaleFlow(nn.Module):
     def initialise(self, x: Images) -> None:
         """Set every ActNorm from a first batch of training images, layer after layer."""
         hooks = [
-            module.register_forward_pre_hook(lambda layer, inputs: layer.initialise(inputs[0]))
+            module.register_forward_pre_hook(_initialise_first)
             for module in self.modules()
             if isinstance(module, ActNorm)
         ]
@@ -117,3 +117,8 @@ class MultiScaleFlow(nn.Module):
                 f"got {tuple(x.shape)}"
             )
         return x
+
+
+def _initialise_first(layer: nn.Module, inputs: tuple[Tensor]) -> None:
+    assert isinstance(layer, ActNorm)
+    layer.initialise(inputs[0])

@@ -1,0 +1,344 @@
+"""The path: schedules, predictors, the judge's verdicts, and its end against the closed form."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from closed_form import (
+    OPERATORS,
+    SHAPE,
+    Counted,
+    WithoutSurrogate,
+    WithSurrogate,
+    dense,
+    gaussian_prior,
+    measurement,
+    minimiser,
+    relative,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from aipo import priors
+from aipo.errors import InputError, Status
+from aipo.path import (
+    PathOptions,
+    Problem,
+    Terms,
+    Trace,
+    cold,
+    geometric,
+    paper,
+    reweighted,
+    shifted,
+    uniform,
+    warm,
+    weighted,
+)
+from aipo.reconstruct import trace
+from aipo.solvers import LBFGS, Adam, GradientDescent
+
+operators = pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
+EXACTLY = PathOptions((0.0, 0.3, 1.0, 2.5), evaluations=150, tolerance=1e-14)
+
+
+@given(st.floats(1e-3, 1e3), st.integers(1, 50))
+def test_uniform_is_the_papers_schedule(last, count):
+    weights = uniform(last, count)
+    assert weights == pytest.approx([last * i / count for i in range(count + 1)])
+    assert weights[0] == 0 and weights[-1] == pytest.approx(last)
+    PathOptions(weights)
+
+
+@given(st.floats(1e-3, 1), st.floats(2, 1e3), st.integers(2, 50))
+def test_geometric_has_one_ratio_after_zero(first, last, count):
+    zero, *weights = geometric(first, last, count)
+    assert zero == 0 and len(weights) == count
+    assert weights[0] == pytest.approx(first) and weights[-1] == pytest.approx(last)
+    ratios = [b / a for a, b in zip(weights, weights[1:], strict=False)]
+    assert ratios == pytest.approx([(last / first) ** (1 / (count - 1))] * (count - 1))
+    PathOptions((zero, *weights))
+
+
+def test_a_geometric_path_of_one_weight_goes_straight_to_the_end():
+    assert geometric(0.1, 4.0, 1) == (0.0, 4.0)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [(), (-0.1, 1.0), (0.0, 1.0, 1.0), (0.0, 2.0, 1.0), (math.nan,), (0.0, math.nan), (0.0, math.inf)],
+)
+def test_weights_that_are_no_path_are_refused(weights):
+    with pytest.raises(InputError, match="increasing"):
+        PathOptions(weights)
+
+
+@pytest.mark.parametrize("evaluations", [0, -3])
+def test_a_corrector_without_evaluations_is_refused(evaluations):
+    with pytest.raises(InputError, match=f"evaluations = {evaluations}"):
+        PathOptions((0.0, 1.0), evaluations=evaluations)
+
+
+def test_an_unknown_start_is_refused():
+    with pytest.raises(InputError, match="somewhere"):
+        PathOptions((0.0, 1.0), start="somewhere")  # type: ignore[arg-type]
+
+
+def test_the_paper_preset_is_the_papers_algorithm():
+    options = paper(last=2.0, count=4, steps=7, step=0.3)
+    assert options.weights == (0.0, 0.5, 1.0, 1.5, 2.0)
+    assert options.predictor is warm
+    assert options.solver == GradientDescent(0.3)
+    assert (options.evaluations, options.tolerance, options.start) == (7, 0.0, "measurement")
+
+
+class Parabolas:
+    """D = ½|x − y|², R = ½ c |x|² with one c per image; the minimiser is y/(1 + λc). Counts evaluations."""
+
+    def __init__(self, y: Tensor, curvature: Tensor):
+        self.y, self.curvature = y, curvature
+        self.spent = torch.zeros(len(y), dtype=torch.long)
+
+    def terms(self, x: Tensor, indices: Tensor) -> Terms:
+        self.spent[indices] += 1
+        y, c = self.y[indices], self.curvature[indices]
+        return Terms(
+            0.5 * ((x - y) ** 2).flatten(1).sum(1),
+            0.5 * c * (x**2).flatten(1).sum(1),
+            x - y,
+            c[:, None, None, None] * x,
+        )
+
+    def minimiser(self, weight: Tensor) -> Tensor:
+        return self.y / (1 + weight * self.curvature).reshape(-1, 1, 1, 1)
+
+    def problem(self) -> Problem:
+        return Problem(self.terms, lambda weight: self.y + 0 * weight.sum(), lambda weight: lambda v: v)
+
+
+def parabolas() -> Parabolas:
+    y = torch.arange(1.0, 13, dtype=torch.float64).reshape(3, 1, 2, 2)
+    return Parabolas(y, torch.tensor([0.5, 1.0, 4.0], dtype=torch.float64))
+
+
+def test_states_have_increasing_index_and_weight_and_the_minimisers_of_their_weights():
+    model = parabolas()
+    options = PathOptions((0.0, 0.5, 1.0, 3.0), warm, evaluations=30, tolerance=1e-18)
+    states = list(Trace(model.problem(), options))
+    assert [state.index for state in states] == [0, 1, 2, 3]
+    for state, weight in zip(states, options.weights, strict=True):
+        assert state.weight.tolist() == [weight] * 3
+        assert torch.allclose(state.x, model.minimiser(state.weight), atol=1e-8)
+        assert state.accepted.all()
+        assert (state.status == Status.CONVERGED).all()
+
+
+def test_the_energies_of_a_state_are_those_of_its_picture():
+    model = parabolas()
+    for state in Trace(model.problem(), PathOptions((0.0, 0.5, 1.0), warm, evaluations=2)):
+        terms = model.terms(state.x, torch.arange(3))
+        assert torch.equal(state.data_energy, terms.data)
+        assert torch.equal(state.prior_energy, terms.prior)
+        assert torch.equal(state.objective, terms.data + state.weight * terms.prior)
+
+
+@pytest.mark.parametrize("predictor", [warm, cold, shifted])
+@pytest.mark.parametrize("first", [0.0, 0.2])
+def test_evaluations_reported_are_evaluations_made(predictor, first):
+    model = parabolas()
+    for state in Trace(model.problem(), PathOptions((first, 0.5, 1.0, 3.0), predictor, tolerance=1e-6)):
+        assert state.evaluations.tolist() == model.spent.tolist()
+
+
+def test_a_path_that_begins_above_zero_is_minimised_there():
+    model = parabolas()
+    state = next(Trace(model.problem(), PathOptions((0.7,), evaluations=30, tolerance=1e-18)))
+    assert torch.allclose(state.x, model.minimiser(state.weight), atol=1e-8)
+
+
+def test_the_beginning_at_zero_costs_one_evaluation():
+    model = parabolas()
+    state = next(Trace(model.problem(), PathOptions((0.0, 1.0))))
+    assert torch.equal(state.x, model.y)
+    assert model.spent.tolist() == [1, 1, 1]
+
+
+def test_predictors():
+    x = torch.tensor([[[[5.0]]]])
+    problem = Problem(terms=None, start=lambda w: 10 * w.reshape(-1, 1, 1, 1), metric=None)  # type: ignore[arg-type]
+    old, new = torch.tensor([0.25]), torch.tensor([1.0])
+    assert warm(problem, x, old, new) is x
+    assert cold(problem, x, old, new).item() == 10.0
+    assert shifted(problem, x, old, new).item() == 5.0 + 10.0 - 2.5
+
+
+@pytest.mark.parametrize("predictor", [warm, cold, shifted])
+def test_the_predictor_gives_the_correctors_starting_point(predictor):
+    """With steps too short to matter, the state is what was predicted."""
+    prior = gaussian_prior()
+    likelihood = measurement(OPERATORS["sensing"], prior)
+    still = PathOptions((0.0, 0.5, 2.0), predictor, GradientDescent(1e-15), 1, 0.0)
+    tracer = trace(likelihood, prior, still)
+    begin, middle, end = list(tracer)
+    expected = predictor(tracer.problem, middle.x, middle.weight, end.weight)
+    assert torch.allclose(end.x, expected, atol=1e-12)
+    moved = (end.x - begin.x).abs().max()
+    assert (moved < 1e-12) == (predictor is warm)
+
+
+def test_reweighting_costs_no_evaluation_and_gives_the_same_point():
+    model = parabolas()
+    x, one = model.y + 0.3, torch.ones(3, dtype=torch.float64)
+    terms = model.terms(x, torch.arange(3))
+    seen, expected = reweighted(weighted(x, terms, one), 2 * one), weighted(x, terms, 2 * one)
+    assert torch.equal(seen.value, expected.value)
+    assert torch.equal(seen.gradient, expected.gradient)
+    assert model.spent.tolist() == [1, 1, 1]
+
+
+# Gate 5: the path's end against the closed form.
+
+
+@operators
+def test_the_whole_path_of_a_gaussian_prior_is_the_closed_form(operator):
+    prior = gaussian_prior()
+    likelihood = measurement(operator, prior)
+    for state in trace(likelihood, prior, EXACTLY):
+        weight = max(float(state.weight[0]), 1e-4)  # the path's beginning stands for the limit λ → 0⁺
+        assert relative(state.x, minimiser(likelihood, prior, weight)) <= 1e-6
+        assert state.evaluations.max() <= 3 * (state.index + 1), "the closed form should need no search"
+
+
+@operators
+def test_gate_5_without_a_surrogate(operator):
+    prior = gaussian_prior()
+    likelihood = measurement(operator, prior)
+    *_, end = trace(likelihood, WithoutSurrogate(prior), EXACTLY)
+    assert relative(end.x, minimiser(likelihood, prior, 2.5)) <= 1e-6
+
+
+@operators
+@pytest.mark.parametrize("predictor", [warm, cold, shifted])
+def test_gate_5_with_a_wrong_surrogate(operator, predictor):
+    prior = gaussian_prior()
+    likelihood = measurement(operator, prior)
+    wrong = WithSurrogate(prior, gaussian_prior(seed=7))
+    begin, *_, end = trace(likelihood, wrong, replace(EXACTLY, predictor=predictor))
+    expected = minimiser(likelihood, prior, 2.5)
+    assert relative(end.x, expected) <= 1e-6
+    assert relative(begin.x, expected) > 0.01 and end.evaluations.min() > 20, "there was work to do"
+
+
+# Largest share of the start's excess objective left after 5 × 60 steps: λσ²Σ⁻¹, which alone acts on what was not
+# measured, is small beside the data term that sets the step.
+@pytest.mark.parametrize(("name", "left"), [("denoising", 1e-9), ("inpainting", 0.2), ("sensing", 0.6)])
+def test_the_paper_preset_starts_at_the_pseudoinverse_and_approaches_the_closed_form(name, left):
+    prior, operator = gaussian_prior(), OPERATORS[name]
+    likelihood = measurement(operator, prior, sigma=0.1)
+    begin, *_, end = trace(likelihood, prior, paper(last=1.0, count=5, steps=60))
+    a_plus_y = (torch.linalg.pinv(dense(operator)) @ likelihood.y.flatten(1).T).T.unflatten(1, SHAPE)
+    best = minimiser(likelihood, prior, 1.0)
+    assert relative(begin.x, a_plus_y) < 1e-6
+    assert relative(end.x, best) < relative(begin.x, best)
+    begin_, end_, best_ = (likelihood(x) + prior.energy(x) for x in (begin.x, end.x, best))
+    assert (end_ - best_ <= left * (begin_ - best_)).all()
+
+
+@pytest.mark.parametrize("solver", [LBFGS(), GradientDescent(0.5), Adam(0.01)], ids=lambda s: type(s).__name__)
+def test_no_point_of_the_path_ends_above_its_start(solver):
+    """Gate 6, at every weight: warm starts make the start's objective known."""
+    prior = gaussian_prior()
+    likelihood = measurement(OPERATORS["sensing"], prior)
+    wrong = WithSurrogate(prior, gaussian_prior(seed=7))
+    states = list(trace(likelihood, wrong, PathOptions((0.0, 0.3, 1.0, 2.5), warm, solver, 15, 1e-6)))
+    for before, after in zip(states, states[1:], strict=False):
+        start = before.data_energy + after.weight * before.prior_energy
+        assert (after.objective <= start + 1e-12 * start.abs()).all()
+
+
+# Retired and diverging images.
+
+
+@pytest.mark.parametrize("predictor", [warm, cold, shifted])
+def test_a_retired_image_costs_nothing_more_and_the_others_do_not_notice(predictor):
+    prior = gaussian_prior()
+    likelihood = measurement(OPERATORS["sensing"], prior)
+    wrong = WithSurrogate(prior, gaussian_prior(seed=7))
+    options = PathOptions((0.0, 0.3, 1.0, 2.5), predictor, tolerance=1e-3)
+    undisturbed = list(trace(likelihood, wrong, options))
+    tracer = trace(likelihood, wrong, options)
+    states = [next(tracer), next(tracer)]
+    tracer.retire(torch.tensor([False, True, False]))
+    states += list(tracer)
+    for state in states[2:]:
+        for name in ("x", "weight", "objective", "data_energy", "prior_energy", "evaluations"):
+            assert torch.equal(getattr(state, name)[1], getattr(states[1], name)[1]), name
+    for state, reference in zip(states, undisturbed, strict=True):
+        assert torch.allclose(state.x[[0, 2]], reference.x[[0, 2]], rtol=0, atol=1e-10)
+        assert state.evaluations[[0, 2]].tolist() == reference.evaluations[[0, 2]].tolist()
+
+
+def test_retiring_every_image_ends_the_spending():
+    model = parabolas()
+    tracer = Trace(model.problem(), PathOptions((0.0, 0.5, 1.0), cold))
+    next(tracer)
+    tracer.retire(torch.ones(3, dtype=torch.bool))
+    assert len(list(tracer)) == 2
+    assert model.spent.tolist() == [1, 1, 1]
+
+
+class Broken(WithSurrogate):
+    """NaN for bright pictures."""
+
+    def energy(self, x: Tensor) -> Tensor:
+        energy = super().energy(x)
+        return torch.where(x.flatten(1).mean(1) > 2, torch.nan, energy)
+
+
+@pytest.mark.parametrize("solver", [LBFGS(), GradientDescent(0.5), Adam()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("predictor", [warm, cold, shifted])
+def test_a_nan_energy_makes_that_image_diverge_and_no_other(predictor, solver):
+    prior = gaussian_prior()
+    likelihood = measurement(OPERATORS["denoising"], prior)
+    likelihood.y[1] += 5
+    options = PathOptions((0.0, 0.3, 1.0), predictor, solver, 10, 1e-8)
+    healthy = list(trace(likelihood, prior, options))
+    for state, reference in zip(trace(likelihood, Broken(prior, prior), options), healthy, strict=True):
+        assert state.accepted.tolist() == [True, False, True]
+        assert state.status[1] == Status.DIVERGED
+        assert torch.equal(state.status[[0, 2]], reference.status[[0, 2]])
+        assert torch.allclose(state.x[[0, 2]], reference.x[[0, 2]], rtol=0, atol=1e-10)
+
+
+def test_after_a_rejected_point_the_path_goes_on_from_the_last_accepted_one():
+    class BrokenAtOnce(Parabolas):
+        """NaN for the middle image while the weight is 1, which the minimiser y/(1 + λ) tells."""
+
+        broken = False
+
+        def terms(self, x: Tensor, indices: Tensor) -> Terms:
+            terms = super().terms(x, indices)
+            return replace(terms, prior=torch.where((indices == 1) & self.broken, torch.nan, terms.prior))
+
+    model = BrokenAtOnce(parabolas().y, torch.ones(3, dtype=torch.float64))
+    tracer = Trace(model.problem(), PathOptions((0.0, 0.5, 1.0, 2.0), cold, evaluations=30, tolerance=1e-18))
+    begin, good = next(tracer), next(tracer)
+    model.broken = True
+    bad = next(tracer)
+    model.broken = False
+    tracer.options = replace(tracer.options, predictor=warm, evaluations=1, solver=GradientDescent(0.0))
+    last = next(tracer)
+    assert [state.accepted[1].item() for state in (begin, good, bad, last)] == [True, True, False, True]
+    assert torch.equal(last.x[1], good.x[1])
+    assert torch.equal(last.x[0], bad.x[0])
+
+
+@pytest.mark.parametrize("predictor", [warm, cold, shifted])
+def test_the_evaluations_reported_are_the_priors(predictor):
+    prior = gaussian_prior()
+    likelihood = measurement(OPERATORS["inpainting"], prior)
+    counted = Counted(WithSurrogate(prior, priors.Gaussian(prior.mean, torch.eye(24, dtype=torch.float64))))
+    for state in trace(likelihood, counted, PathOptions((0.0, 0.3, 1.0, 2.5), predictor, tolerance=1e-6)):
+        assert int(state.evaluations.sum()) == counted.images

@@ -1,0 +1,217 @@
+"""Closed-form posteriors against dense linear algebra, for every operator under every surrogate."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
+from aipo.posterior import MaskedLowRank, MaskedStationary, Posterior, Spectral, posterior
+from aipo.priors import Gaussian
+from aipo.surrogates import LowRankGaussian, StationaryGaussian, Surrogate
+
+Shape = tuple[int, int, int]
+SHAPE = (3, 6, 5)
+ALPHAS = torch.tensor([1e-4, 0.03, 1.0, 40.0], dtype=torch.float64)
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def low_rank(shape: Shape) -> LowRankGaussian:
+    n = torch.Size(shape).numel()
+    return LowRankGaussian(randn(*shape), randn(n, 3, seed=1), 0.1 + randn(n, seed=2).square())
+
+
+def stationary(shape: Shape, dtype: torch.dtype = torch.float64) -> StationaryGaussian:
+    """Power of photographs, 1/(f² + f₀²); stored in float32 as a fitted one, if so asked."""
+    frequency = torch.fft.fftfreq(16, dtype=torch.float64)
+    power = 0.01 / (frequency[:, None] ** 2 + frequency**2 + 0.005)
+    colours = torch.linalg.qr(randn(shape[0], shape[0], seed=3))[0]
+    spectrum = power * torch.tensor([1.0, 0.3, 0.1], dtype=torch.float64)[: shape[0], None, None]
+    return StationaryGaussian(randn(shape[0]).to(dtype), colours.to(dtype), spectrum.to(dtype))
+
+
+def full(shape: Shape) -> Gaussian:
+    n = torch.Size(shape).numel()
+    root = randn(n, n, seed=4) / n**0.5
+    return Gaussian(randn(*shape), root @ root.T + 0.1 * torch.eye(n))
+
+
+def random_mask(shape: Shape) -> Mask:
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(5)) > 0.5
+    mask[0, 0, 0] = True
+    return Mask(mask)
+
+
+def centre_hole(shape: Shape) -> Mask:
+    _, height, width = shape
+    mask = torch.ones(shape, dtype=torch.bool)
+    mask[:, height // 4 : height - height // 4, width // 4 : width - width // 4] = False
+    return Mask(mask)
+
+
+OPERATORS = {
+    "identity": Identity,
+    "all": lambda shape: Mask(torch.ones(shape, dtype=torch.bool)),
+    "random-mask": random_mask,
+    "hole": centre_hole,
+    "sensing": lambda shape: GaussianSensing(shape, 1 + torch.Size(shape).numel() // 3, seed=6),
+    "sensing-square": lambda shape: GaussianSensing(shape, torch.Size(shape).numel(), seed=6),
+}
+SURROGATES = {"low-rank": low_rank, "stationary": stationary, "full": full}
+PAIRS = list(product(OPERATORS, SURROGATES))
+every_pair = pytest.mark.parametrize(("operator", "surrogate"), PAIRS, ids=str)
+
+
+def approximate(operator: str, surrogate: str) -> bool:
+    """Whether the metric only approximates the inverse, by design."""
+    return surrogate == "stationary" and operator in ("random-mask", "hole")
+
+
+def unit_pictures(shape: Shape) -> Tensor:
+    n = torch.Size(shape).numel()
+    return torch.eye(n, dtype=torch.float64).reshape(n, *shape)
+
+
+def hessian(operator: LinearOperator, surrogate: Surrogate, alpha: float) -> np.ndarray:
+    """AᵀA + αΣ⁻¹ as a matrix, with Σ = F Fᵀ inverted by NumPy."""
+    units = unit_pictures(operator.shape)
+    matrix = operator(units).flatten(1).T.numpy()
+    covariance = surrogate.factor(surrogate.factor_adjoint(units)).flatten(1).numpy()
+    return matrix.T @ matrix + alpha * np.linalg.inv(covariance)
+
+
+def metric_of(closed: Posterior, alpha: float) -> np.ndarray:
+    units = unit_pictures(closed.operator.shape)
+    return closed.metric(units, torch.full((len(units),), alpha, dtype=torch.float64)).flatten(1).numpy()
+
+
+def dense_mode(operator: LinearOperator, surrogate: Surrogate, y: Tensor, alpha: float) -> np.ndarray:
+    """argmin ‖y − A x‖²/2 + α/2 ‖x − μ‖²_{Σ⁻¹} of one measurement, by NumPy."""
+    mean = surrogate.mean_like(y.new_zeros(1, *operator.shape)).expand(1, *operator.shape)
+    right = operator.adjoint(y[None] - operator(mean)).flatten().numpy()
+    return mean.flatten().numpy() + np.linalg.solve(hessian(operator, surrogate, alpha), right)
+
+
+def relative(actual: Tensor, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(actual.detach().flatten().numpy() - expected) / np.linalg.norm(expected))
+
+
+@every_pair
+@settings(max_examples=4, deadline=None)
+@given(
+    channels=st.sampled_from([1, 3]),
+    height=st.integers(3, 7),
+    width=st.integers(3, 7),
+    seed=st.integers(0, 1000),
+)
+def test_mode_is_the_dense_solution_for_every_alpha(operator, surrogate, channels, height, width, seed):
+    shape = (channels, height, width)
+    forward, gaussian = OPERATORS[operator](shape), SURROGATES[surrogate](shape)
+    y = randn(len(ALPHAS), *forward.measurement_shape, seed=seed)
+    modes = posterior(forward, gaussian).mode(y, ALPHAS)
+    for i, alpha in enumerate(ALPHAS.tolist()):
+        assert relative(modes[i], dense_mode(forward, gaussian, y[i], alpha)) <= 1e-6
+
+
+@every_pair
+def test_mode_in_float32_is_computed_in_float64(operator, surrogate):
+    forward, gaussian = OPERATORS[operator](SHAPE), SURROGATES[surrogate](SHAPE)
+    y = randn(len(ALPHAS), *forward.measurement_shape).float()
+    modes = posterior(forward, gaussian).mode(y, ALPHAS.float())
+    assert modes.dtype == torch.float32
+    for i, alpha in enumerate(ALPHAS.float().tolist()):
+        assert relative(modes[i].double(), dense_mode(forward, gaussian, y[i].double(), alpha)) <= 1e-6
+
+
+@every_pair
+def test_mode_is_the_mean_where_the_measurement_is_that_of_the_mean(operator, surrogate):
+    forward, gaussian = OPERATORS[operator](SHAPE), SURROGATES[surrogate](SHAPE)
+    mean = gaussian.mean_like(randn(1, *SHAPE)).expand(1, *SHAPE)
+    y = torch.cat((forward(mean), randn(1, *forward.measurement_shape)))
+    modes = posterior(forward, gaussian).mode(y, ALPHAS[1:3])
+    torch.testing.assert_close(modes[:1], mean)
+    assert relative(modes[1], dense_mode(forward, gaussian, y[1], ALPHAS[2].item())) <= 1e-6
+
+
+@every_pair
+def test_metric_is_symmetric_and_positive(operator, surrogate):
+    closed = posterior(OPERATORS[operator](SHAPE), SURROGATES[surrogate](SHAPE))
+    for alpha in ALPHAS.tolist():
+        metric = metric_of(closed, alpha)
+        assert abs(metric - metric.T).max() <= 1e-9 * abs(metric).max()
+        assert np.linalg.eigvalsh(metric)[0] > 0
+
+
+@pytest.mark.parametrize(("operator", "surrogate"), [p for p in PAIRS if not approximate(*p)], ids=str)
+def test_metric_is_the_inverse(operator, surrogate):
+    closed = posterior(OPERATORS[operator](SHAPE), SURROGATES[surrogate](SHAPE))
+    tolerance = 1e-5 if isinstance(closed, Spectral) else 1e-9  # Spectral keeps its basis in float32
+    for alpha in ALPHAS.tolist():
+        inverse = np.linalg.inv(hessian(closed.operator, closed.surrogate, alpha))
+        assert np.linalg.norm(metric_of(closed, alpha) - inverse) <= tolerance * np.linalg.norm(inverse)
+
+
+@pytest.mark.parametrize("operator", ["random-mask", "hole"])
+@pytest.mark.parametrize("shape", [(1, 12, 9), (3, 6, 5)], ids=str)
+def test_approximate_metric_bounds_the_inverse_from_above(operator, shape):
+    # The compression of an inverse is never below the inverse of the compression, so that the spectrum of
+    # metric · H begins at 1: no direction is taken for stiffer than it is.
+    closed = posterior(OPERATORS[operator](shape), stationary(shape))
+    for alpha in ALPHAS.tolist():
+        matrix = hessian(closed.operator, closed.surrogate, alpha)
+        spectrum = np.linalg.eigvals(metric_of(closed, alpha) @ matrix)
+        assert abs(spectrum.imag).max() <= 1e-6 * abs(spectrum).max()
+        assert spectrum.real.min() >= 1 - 1e-6
+        inside = np.median(spectrum.real)
+        assert inside <= 2  # most directions are exact or nearly so
+
+
+@every_pair
+def test_metric_is_linear_and_every_picture_has_its_own_alpha(operator, surrogate):
+    closed = posterior(OPERATORS[operator](SHAPE), SURROGATES[surrogate](SHAPE))
+    v, w = randn(4, *SHAPE, seed=7), randn(4, *SHAPE, seed=8)
+    together = closed.metric(v, ALPHAS)
+    torch.testing.assert_close(
+        closed.metric(2 * v - w, ALPHAS), 2 * together - closed.metric(w, ALPHAS), rtol=1e-7, atol=1e-7
+    )
+    order = torch.tensor([3, 1, 1, 0])
+    torch.testing.assert_close(closed.metric(v[order], ALPHAS[order]), together[order], rtol=1e-7, atol=1e-7)
+    for i in range(4):
+        alone = closed.metric(v[i : i + 1], ALPHAS[i : i + 1])
+        torch.testing.assert_close(alone[0], together[i], rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("operator", ["identity", "hole"])
+def test_surrogates_stored_in_float32_reach_the_same_gate(operator):
+    forward, gaussian = OPERATORS[operator](SHAPE), stationary(SHAPE, torch.float32)
+    y = randn(len(ALPHAS), *forward.measurement_shape)
+    modes = posterior(forward, gaussian).mode(y, ALPHAS)
+    for i, alpha in enumerate(ALPHAS.tolist()):
+        assert relative(modes[i], dense_mode(forward, gaussian, y[i], alpha)) <= 1e-5
+
+
+@pytest.mark.parametrize("alpha", [1e-8, 1e-5])
+def test_spectral_metric_stays_positive_in_float32_where_noise_is_weak(alpha):
+    # σ = 0.01 and λ from 10⁻⁴ up: AΣAᵀ has eigenvalues ten orders of magnitude above such α.
+    n = torch.Size((3, 16, 16)).numel()
+    strong = LowRankGaussian(torch.zeros(3, 16, 16), 0.3 * randn(n, 8, seed=1), torch.full((n,), 1e-3))
+    closed = posterior(GaussianSensing((3, 16, 16), n // 4, seed=6), strong)
+    v = randn(16, 3, 16, 16)
+    back = closed.operator.adjoint(closed.operator.forward(v))  # lies where the data are stiff
+    for direction in (v.float(), back.float(), strong.factor(randn(16, 8 + n)).float()):
+        product = closed.metric(direction, torch.full((16,), alpha))
+        assert bool(((product * direction).flatten(1).sum(1) > 0).all())
+
+
+def test_each_structure_has_its_form():
+    assert isinstance(posterior(Identity(SHAPE), stationary(SHAPE)), MaskedStationary)
+    assert isinstance(posterior(centre_hole(SHAPE), low_rank(SHAPE)), MaskedLowRank)
+    assert isinstance(posterior(GaussianSensing(SHAPE, 9), low_rank(SHAPE)), Spectral)
+    assert isinstance(posterior(Identity(SHAPE), full(SHAPE)), Spectral)

@@ -1,0 +1,125 @@
+"""SURE against the true predictive risk, the discrepancy principle, and the tracker of the best state."""
+
+import math
+
+import pytest
+import torch
+from closed_form import OPERATORS, SHAPE, gaussian_prior, measurement
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aipo.likelihoods import Gaussian
+from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
+from aipo.posterior import posterior
+from aipo.priors import Gaussian as GaussianPrior
+from aipo.selection import Discrepancy, Sure, Tracker
+
+LARGE = (1, 8, 8)
+LARGE_OPERATORS = {
+    "denoising": Identity(LARGE),
+    "inpainting": Mask(torch.arange(64).reshape(LARGE) % 4 > 0),
+    "sensing": GaussianSensing(LARGE, 40, seed=1),
+}
+operators = pytest.mark.parametrize("operator", LARGE_OPERATORS.values(), ids=LARGE_OPERATORS)
+
+
+def smooth_prior() -> GaussianPrior:
+    """Neighbouring pixels of an 8 × 8 picture are correlated."""
+    rows, columns = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
+    places = torch.stack((rows.flatten(), columns.flatten()), 1).double()
+    covariance = 0.04 * torch.exp(-torch.cdist(places, places) / 2)
+    return GaussianPrior(torch.full(LARGE, 0.5, dtype=torch.float64), covariance)
+
+
+def noise_draws(operator: LinearOperator, sigma: float, draws: int = 200) -> tuple[Gaussian, torch.Tensor]:
+    """One picture measured again and again, and the clean measurement."""
+    generator = torch.Generator().manual_seed(5)
+    prior = smooth_prior()
+    u = torch.randn(1, 64, generator=generator, dtype=torch.float64)
+    clean = operator(prior.mean_like(u) + prior.factor(u))
+    noise = torch.randn(draws, *operator.measurement_shape, generator=generator, dtype=torch.float64)
+    return Gaussian(operator, clean + sigma * noise, sigma), clean
+
+
+@operators
+@pytest.mark.parametrize("weight", [0.3, 1.0, 4.0])
+def test_sure_is_unbiased(operator, weight):
+    """Over noise draws, for the linear map from measurement to the Gaussian prior's minimiser."""
+    sigma = 0.15
+    likelihood, clean = noise_draws(operator, sigma)
+    sure = Sure(likelihood)
+    closed = posterior(operator, smooth_prior())
+    alpha = torch.full((400,), weight * sigma**2, dtype=torch.float64)
+    x = closed.mode(sure.batch().y, alpha)
+    risk = ((operator(x[:200]) - clean) ** 2).flatten(1).mean(1)
+    error = sure(x) - risk
+    standard_error = float(error.std() / math.sqrt(200))
+    assert abs(float(error.mean())) <= 3 * standard_error
+    assert 3 * standard_error < 0.25 * float(risk.mean()), "too uncertain to notice a bias"
+
+
+def test_sure_of_the_measurement_itself_is_the_noise():
+    """x = y removes nothing: its risk is σ², and its divergence is clipped to m at most."""
+    likelihood, _ = noise_draws(LARGE_OPERATORS["denoising"], 0.1)
+    sure = Sure(likelihood)
+    values = sure(sure.batch().y)
+    divergence = (sure.probe**2).flatten(1).sum(1).clamp(max=64)
+    assert torch.allclose(values, 0.01 * (2 * divergence / 64 - 1), rtol=1e-6)
+    assert values.max() == pytest.approx(0.01)
+
+
+def test_sure_of_a_constant_is_the_exact_loss_less_the_noise():
+    likelihood, _ = noise_draws(LARGE_OPERATORS["denoising"], 0.1, draws=5)
+    grey = torch.full((10, *LARGE), 0.5, dtype=torch.float64)
+    expected = ((0.5 - likelihood.y) ** 2).flatten(1).mean(1) - 0.01
+    assert torch.allclose(Sure(likelihood)(grey), expected)
+
+
+def test_the_copies_of_sure_follow_the_measurements():
+    likelihood = measurement(OPERATORS["sensing"], gaussian_prior())
+    sure, batch = Sure(likelihood), Sure(likelihood).batch()
+    assert len(batch) == 6
+    assert torch.equal(batch.y[:3], likelihood.y)
+    shift = (batch.y[3:] - likelihood.y) / likelihood.sigma[:, None]
+    assert torch.allclose(shift, 0.05 * sure.probe)
+    assert torch.equal(batch.sigma, likelihood.sigma.repeat(2))
+
+
+def test_a_probe_belongs_to_its_measurement_and_not_to_its_position():
+    likelihood = measurement(OPERATORS["denoising"], gaussian_prior())
+    order = torch.tensor([2, 0, 1])
+    probe = Sure(likelihood).probe
+    assert torch.equal(Sure(likelihood.select(order)).probe, probe[order])
+    assert torch.equal(Sure(likelihood.select(order[:1])).probe, probe[order[:1]])
+    other = Gaussian(likelihood.operator, likelihood.y + 1e-3, likelihood.sigma)
+    assert not torch.isclose(Sure(other).probe, probe).any()
+    assert probe.std() == pytest.approx(1.0, abs=0.25)
+
+
+@pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
+def test_the_discrepancy_vanishes_where_the_residual_is_as_large_as_the_noise(operator):
+    picture = torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    sigma = torch.tensor([0.1, 0.3], dtype=torch.float64)
+    signs = torch.where(torch.arange(operator.measurements) % 2 == 0, 1.0, -1.0).double()
+    one_sigma = signs.reshape(operator.measurement_shape) * sigma.reshape(2, *[1] * len(operator.measurement_shape))
+    clean = operator(picture)
+    for factor in (1.0, 0.0, 2.0):
+        criterion = Discrepancy(Gaussian(operator, clean + factor * one_sigma, sigma))
+        expected = torch.full((2,), abs(factor**2 - 1), dtype=torch.float64)
+        assert torch.allclose(criterion(picture), expected, atol=1e-12)
+        assert len(criterion.batch()) == 2
+
+
+values = st.one_of(st.floats(-5, 5, width=32), st.sampled_from([math.nan, math.inf, -math.inf]))
+
+
+@given(st.lists(st.tuples(values, values), min_size=1, max_size=8), st.integers(1, 4))
+def test_the_tracker_keeps_the_first_smallest_value_of_each_image(rows, patience):
+    tracker = Tracker(patience)
+    for step, row in enumerate(rows):
+        improved = tracker.add(torch.tensor(row))
+        usable = [[v if math.isfinite(v) else math.inf for v in column] for column in zip(*rows[: step + 1], strict=True)]
+        best = [column.index(min(column)) for column in usable]
+        assert tracker.best is not None and tracker.best.tolist() == best
+        assert improved.tolist() == [index == step for index in best]
+        assert tracker.finished().tolist() == [step - index >= patience for index in best]
