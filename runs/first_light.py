@@ -4,9 +4,9 @@
 
 PHOTOS_FOLDER holds CBSD68, FASHION_IDX is Fashion-MNIST's t10k-images-idx3-ubyte.gz. Every method gets the
 same measurement. TV, BM3D and the surrogate's own restoration get their best weight from the truth; aipo does
-not see it. "Fixed λ = 1" is the same prior from the same kind of start with as many evaluations as aipo spent,
-its copies for SURE included. One JSON line per restoration goes to first_light.jsonl as soon as it is done, and
-a run that was interrupted goes on from there; the tables in first_light.md are made from these lines.
+not see it. "Fixed λ = 1" is the same prior from its closed-form start at λ = 1, with as many evaluations as
+aipo spent, its copies for SURE included. One JSON line per restoration goes to first_light.jsonl as soon as
+it is done, and a run that was interrupted goes on from there; first_light.md is made from these lines.
 """
 
 import argparse
@@ -48,7 +48,7 @@ class Case:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("photos")
     parser.add_argument("fashion")
     parser.add_argument("--out", default="docs/results")
@@ -72,7 +72,7 @@ def cases(arguments: argparse.Namespace):
 
 def measured(prior: str, large: list[Images], small: list[Images], hole: int):
     """The three tasks of the paper: σ = 0.1; m = n/4 and σ = 0.01 on the smaller crops; σ = 0.02."""
-    shape, small_shape = tuple(large[0].shape[1:]), tuple(small[0].shape[1:])
+    shape, small_shape = image_shape(large[0]), image_shape(small[0])
     sensing = GaussianSensing(small_shape, small[0].numel() // 4, seed=0)
     settings = (
         ("denoise", large, Identity(shape), 0.1),
@@ -83,6 +83,10 @@ def measured(prior: str, large: list[Images], small: list[Images], hole: int):
         for index, truth in enumerate(truths):
             generator = torch.Generator().manual_seed(index)
             yield Case(prior, task, index, truth, measure(operator, truth, sigma, generator))
+
+
+def image_shape(image: Images) -> tuple[int, int, int]:
+    return (image.shape[1], image.shape[2], image.shape[3])
 
 
 def crop(picture: np.ndarray, side: int) -> Images:
@@ -184,7 +188,7 @@ def write_tables(file: Path) -> None:
     """Mean PSNR and the paired differences, from the recorded lines."""
     rows = read(file)
     methods = ["A⁺y", "surrogate", "TV", "BM3D", "fixed λ = 1", "aipo", "oracle on the path"]
-    lines = ["# First light", "", __doc__.strip().split("\n\n", 2)[2].replace("\n", " "), ""]
+    lines = ["# First light", "", (__doc__ or "").strip().split("\n\n", 2)[2].replace("\n", " "), ""]
     lines += ["## Picture quality: mean PSNR in dB (mean SSIM)", ""]
     lines += ["| prior | task | pictures | " + " | ".join(methods) + " |", "|---" * (3 + len(methods)) + "|"]
     groups = sorted({(row["prior"], row["task"]) for row in rows}, reverse=True)

@@ -13,8 +13,8 @@ from aipo.solvers import Metric, Point
 class Problem:
     """An energy of x (B, n) in float64, starting points, and the minimiser that each start leads to.
 
-    `curvature` bounds the Hessian's eigenvalues where the solvers walk, and `newton_step` is a step that is safe
-    with the inverse Hessian of the minimiser.
+    `curvature` bounds the Hessian's eigenvalues where the solvers walk, and `newton_step` is a step that is
+    safe with the inverse Hessian of the minimiser.
     """
 
     name: str

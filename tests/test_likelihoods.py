@@ -100,7 +100,9 @@ def test_noise_follows_the_generator():
     assert not torch.equal(first[0] - x[0], first[1] - x[1])
 
 
-@pytest.mark.parametrize("value", [0.0, -0.1, float("nan"), float("inf"), torch.tensor([0.1, 0.0, 0.1])], ids=str)
+@pytest.mark.parametrize(
+    "value", [0.0, -0.1, float("nan"), float("inf"), torch.tensor([0.1, 0.0, 0.1])], ids=str
+)
 def test_sigma_must_be_positive(value):
     with pytest.raises(InputError, match="sigma must be positive"):
         Gaussian(OPERATORS["identity"], rand(3, *SHAPE), value)

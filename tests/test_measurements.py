@@ -17,7 +17,9 @@ operators = pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATOR
 
 def saved(path, operator: LinearOperator) -> Gaussian:
     generator = torch.Generator().manual_seed(0)
-    likelihood = measure(operator, torch.rand(2, *SHAPE, generator=generator), torch.tensor([0.1, 0.2]), generator)
+    likelihood = measure(
+        operator, torch.rand(2, *SHAPE, generator=generator), torch.tensor([0.1, 0.2]), generator
+    )
     save_measurement(path, "a task", likelihood)
     return likelihood
 
@@ -74,7 +76,9 @@ def test_random_damage_never_raises_another_error(tmp_path, operator):
             continue
 
 
-@pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}, {"json": "{}"}, {"json": "[]"}, {"json": "1"}])
+@pytest.mark.parametrize(
+    "metadata", [None, {}, {"format": "pt"}, {"json": "{}"}, {"json": "[]"}, {"json": "1"}]
+)
 def test_a_foreign_safetensors_file_is_refused(tmp_path, metadata):
     path = tmp_path / "file"
     save_file({"y": torch.zeros(1, 2)}, path, metadata)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -57,7 +58,7 @@ def test_geometric_has_one_ratio_after_zero(first, last, count):
     zero, *weights = geometric(first, last, count)
     assert zero == 0 and len(weights) == count
     assert weights[0] == pytest.approx(first) and weights[-1] == pytest.approx(last)
-    ratios = [b / a for a, b in zip(weights, weights[1:], strict=False)]
+    ratios = [b / a for a, b in pairwise(weights)]
     assert ratios == pytest.approx([(last / first) ** (1 / (count - 1))] * (count - 1))
     PathOptions((zero, *weights))
 
@@ -231,8 +232,8 @@ def test_gate_5_with_a_wrong_surrogate(operator, predictor):
     assert relative(begin.x, expected) > 0.01 and end.evaluations.min() > 20, "there was work to do"
 
 
-# Largest share of the start's excess objective left after 5 × 60 steps: λσ²Σ⁻¹, which alone acts on what was not
-# measured, is small beside the data term that sets the step.
+# Largest share of the start's excess objective left after 5 × 60 steps: λσ²Σ⁻¹, which alone acts on what was
+# not measured, is small beside the data term that sets the step.
 @pytest.mark.parametrize(("name", "left"), [("denoising", 1e-9), ("inpainting", 0.2), ("sensing", 0.6)])
 def test_the_paper_preset_starts_at_the_pseudoinverse_and_approaches_the_closed_form(name, left):
     prior, operator = gaussian_prior(), OPERATORS[name]
@@ -246,14 +247,16 @@ def test_the_paper_preset_starts_at_the_pseudoinverse_and_approaches_the_closed_
     assert (end_ - best_ <= left * (begin_ - best_)).all()
 
 
-@pytest.mark.parametrize("solver", [LBFGS(), GradientDescent(0.5), Adam(0.01)], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "solver", [LBFGS(), GradientDescent(0.5), Adam(0.01)], ids=lambda s: type(s).__name__
+)
 def test_no_point_of_the_path_ends_above_its_start(solver):
     """Gate 6, at every weight: warm starts make the start's objective known."""
     prior = gaussian_prior()
     likelihood = measurement(OPERATORS["sensing"], prior)
     wrong = WithSurrogate(prior, gaussian_prior(seed=7))
     states = list(trace(likelihood, wrong, PathOptions((0.0, 0.3, 1.0, 2.5), warm, solver, 15, 1e-6)))
-    for before, after in zip(states, states[1:], strict=False):
+    for before, after in pairwise(states):
         start = before.data_energy + after.weight * before.prior_energy
         assert (after.objective <= start + 1e-12 * start.abs()).all()
 

@@ -52,7 +52,7 @@ def random_mask(shape: Shape) -> Mask:
 def centre_hole(shape: Shape) -> Mask:
     _, height, width = shape
     mask = torch.ones(shape, dtype=torch.bool)
-    mask[:, height // 4 : height - height // 4, width // 4 : width - width // 4] = False
+    mask[:, 1 + height // 4 : height - height // 4, 1 + width // 4 : width - width // 4] = False
     return Mask(mask)
 
 
@@ -152,7 +152,7 @@ def test_metric_is_symmetric_and_positive(operator, surrogate):
 @pytest.mark.parametrize(("operator", "surrogate"), [p for p in PAIRS if not approximate(*p)], ids=str)
 def test_metric_is_the_inverse(operator, surrogate):
     closed = posterior(OPERATORS[operator](SHAPE), SURROGATES[surrogate](SHAPE))
-    tolerance = 1e-5 if isinstance(closed, Spectral) else 1e-9  # Spectral keeps its basis in float32
+    tolerance = 1e-6 if isinstance(closed, Spectral) else 1e-9  # Spectral keeps its basis in float32
     for alpha in ALPHAS.tolist():
         inverse = np.linalg.inv(hessian(closed.operator, closed.surrogate, alpha))
         assert np.linalg.norm(metric_of(closed, alpha) - inverse) <= tolerance * np.linalg.norm(inverse)
@@ -197,17 +197,19 @@ def test_surrogates_stored_in_float32_reach_the_same_gate(operator):
         assert relative(modes[i], dense_mode(forward, gaussian, y[i], alpha)) <= 1e-5
 
 
-@pytest.mark.parametrize("alpha", [1e-8, 1e-5])
-def test_spectral_metric_stays_positive_in_float32_where_noise_is_weak(alpha):
-    # σ = 0.01 and λ from 10⁻⁴ up: AΣAᵀ has eigenvalues ten orders of magnitude above such α.
-    n = torch.Size((3, 16, 16)).numel()
-    strong = LowRankGaussian(torch.zeros(3, 16, 16), 0.3 * randn(n, 8, seed=1), torch.full((n,), 1e-3))
-    closed = posterior(GaussianSensing((3, 16, 16), n // 4, seed=6), strong)
-    v = randn(16, 3, 16, 16)
-    back = closed.operator.adjoint(closed.operator.forward(v))  # lies where the data are stiff
-    for direction in (v.float(), back.float(), strong.factor(randn(16, 8 + n)).float()):
-        product = closed.metric(direction, torch.full((16,), alpha))
-        assert bool(((product * direction).flatten(1).sum(1) > 0).all())
+@pytest.mark.parametrize("alpha", [1e-8, 1e-6, 1e-5])
+def test_spectral_metric_in_float32_keeps_its_curvature_where_noise_is_weak(alpha):
+    # σ = 0.01 and λ = 0.1, say: directions in which the data are stiff have curvature 10⁶ times α and more.
+    shape = (3, 8, 8)
+    strong = LowRankGaussian(torch.zeros(shape), 0.3 * randn(192, 8, seed=1), torch.full((192,), 1e-3))
+    closed = posterior(GaussianSensing(shape, 48, seed=6), strong)
+    matrix = hessian(closed.operator, strong, alpha)
+    stiff = strong.factor(randn(16, 200)).flatten(1).numpy() @ matrix
+    for direction in (stiff, randn(16, 192).numpy()):
+        v = torch.from_numpy(direction).float()
+        expected = (v.double().numpy() * np.linalg.solve(matrix, v.double().numpy().T).T).sum(1)
+        product = closed.metric(v.reshape(16, *shape), torch.full((16,), alpha)).flatten(1)
+        np.testing.assert_allclose((v * product).sum(1).numpy(), expected, rtol=1e-3)
 
 
 def test_each_structure_has_its_form():

@@ -186,12 +186,12 @@ def test_loading_and_saving_again_changes_nothing(prior, tmp_path):
     assert torch.equal(load_prior(tmp_path / "one").energy(x), load_prior(tmp_path / "two").energy(x))
 
 
-@pytest.mark.parametrize("name", ["no-such-prior", "", "faces64/config.json"])
+@pytest.mark.parametrize("name", ["no-such-prior", "folder/file"])
 def test_unknown_priors_are_refused_by_name(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "faces64").mkdir()
-    (tmp_path / "faces64" / "config.json").write_text("{}")
-    with pytest.raises((InputError, CheckpointError), match=f"there is no prior {name}" if name else "config.json"):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_text("not a folder")
+    with pytest.raises(InputError, match=f"there is no prior {name}"):
         load_prior(name)
 
 
@@ -217,7 +217,7 @@ def rewrite(prior: FlowPrior, folder, **changes) -> None:
         {"surrogate": "stationary"},
         {"surrogate": "other"},
     ],
-    ids=["family", "levels", "hidden", "shape", "incomplete", "levels-text", "wrong-surrogate", "no-surrogate"],
+    ids=["family", "levels", "hidden", "shape", "incomplete", "text", "wrong-surrogate", "no-surrogate"],
 )
 def test_cards_that_do_not_fit_their_tensors_are_refused(changes, tmp_path):
     rewrite(make(FIXED), tmp_path / "prior", **changes)
@@ -225,12 +225,22 @@ def test_cards_that_do_not_fit_their_tensors_are_refused(changes, tmp_path):
         load_prior(tmp_path / "prior")
 
 
-@pytest.mark.parametrize("shape", [(3, 4, 4), (8, 8)], ids=str)
-def test_misshapen_surrogates_are_refused(shape, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "shape"), [("mean", (3, 4, 4)), ("loadings", (5, 192)), ("variances", (191,))], ids=str
+)
+def test_misshapen_surrogates_are_refused(name, shape, tmp_path):
     prior = make(FIXED)
-    prior.surrogate.mean = torch.zeros(shape)
+    setattr(prior.surrogate, name, torch.zeros(shape))
     prior.save(tmp_path / "prior")
-    with pytest.raises(CheckpointError, match="mean"):
+    with pytest.raises(CheckpointError, match=name):
+        load_prior(tmp_path / "prior")
+
+
+def test_surrogates_for_other_pictures_are_refused(tmp_path):
+    prior = make(FIXED)
+    prior.surrogate = LowRankGaussian.fit(rand(20, 3, 4, 4), rank=5)
+    prior.save(tmp_path / "prior")
+    with pytest.raises(CheckpointError, match=r"surrogate.*\(3, 4, 4\)"):
         load_prior(tmp_path / "prior")
 
 

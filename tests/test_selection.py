@@ -101,7 +101,9 @@ def test_the_discrepancy_vanishes_where_the_residual_is_as_large_as_the_noise(op
     picture = torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     sigma = torch.tensor([0.1, 0.3], dtype=torch.float64)
     signs = torch.where(torch.arange(operator.measurements) % 2 == 0, 1.0, -1.0).double()
-    one_sigma = signs.reshape(operator.measurement_shape) * sigma.reshape(2, *[1] * len(operator.measurement_shape))
+    one_sigma = signs.reshape(operator.measurement_shape) * sigma.reshape(
+        2, *[1] * len(operator.measurement_shape)
+    )
     clean = operator(picture)
     for factor in (1.0, 0.0, 2.0):
         criterion = Discrepancy(Gaussian(operator, clean + factor * one_sigma, sigma))
@@ -118,7 +120,10 @@ def test_the_tracker_keeps_the_first_smallest_value_of_each_image(rows, patience
     tracker = Tracker(patience)
     for step, row in enumerate(rows):
         improved = tracker.add(torch.tensor(row))
-        usable = [[v if math.isfinite(v) else math.inf for v in column] for column in zip(*rows[: step + 1], strict=True)]
+        usable = [
+            [v if math.isfinite(v) else math.inf for v in column]
+            for column in zip(*rows[: step + 1], strict=True)
+        ]
         best = [column.index(min(column)) for column in usable]
         assert tracker.best is not None and tracker.best.tolist() == best
         assert improved.tolist() == [index == step for index in best]

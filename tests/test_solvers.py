@@ -25,7 +25,11 @@ solvers = pytest.mark.parametrize("name", SOLVERS)
 def make(name: str, problem: Problem, exact: bool) -> Solver:
     if name == "lbfgs":
         return LBFGS()
-    return Adam(0.02) if name == "adam" else GradientDescent(problem.newton_step if exact else 1 / problem.curvature)
+    return (
+        Adam(0.02)
+        if name == "adam"
+        else GradientDescent(problem.newton_step if exact else 1 / problem.curvature)
+    )
 
 
 def metric_of(problem: Problem, exact: bool) -> Metric:

@@ -20,6 +20,7 @@ from aipo.measurements import save_measurement
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
 from aipo.path import State
 from aipo.priors import bundled_priors
+from aipo.reconstruct import AUTOMATIC
 from aipo.report import prepare_folder, table
 from aipo.restoring import RestoreOptions, read_square, restore_files
 from aipo.training import TrainingOptions
@@ -47,6 +48,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+class Progress:
+    """A progress bar over pictures, each of which has a path of at most as many states as there are weights.
+
+    Called with the name of the picture at work and its newest state.
+    """
+
+    def __init__(self, pictures: int):
+        self.states = len(AUTOMATIC.weights)
+        self.bar = tqdm(total=pictures * self.states, bar_format="{desc} |{bar}| {elapsed} < {remaining}")
+        self.begun = 0
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def __call__(self, name: str, state: State) -> None:
+        self.begun += state.index == 0
+        self.bar.set_description_str(f"{name}, λ = {float(state.weight[0]):.3g}", refresh=False)
+        self.bar.n = (self.begun - 1) * self.states + state.index + 1
+        self.bar.refresh()
+
+
 def _commands() -> dict[str, tuple[ArgumentParser, Callable[[Namespace], int]]]:
     return {
         "demo": (_demo_parser(), _demo),
@@ -65,12 +90,7 @@ def _demo_parser() -> ArgumentParser:
 
 
 def _demo(config: Namespace) -> int:
-    with tqdm(desc="demo", unit=" states") as bar:
-
-        def watch(task: demo.Task, state: State) -> None:
-            bar.set_description(f"{task.name}, λ = {float(state.weight[0]):.3g}")
-            bar.update()
-
+    with Progress(len(demo.TASKS)) as watch:
         records = demo.run(config.out, config.prior, watch)
     print(table(records))
     print(f"pictures, path plots and summary.json are in {config.out}")
@@ -89,12 +109,7 @@ def _restore_parser() -> ArgumentParser:
 
 def _restore(config: Namespace) -> int:
     options = RestoreOptions(**{name: config[name] for name in RestoreOptions.__dataclass_fields__})
-    with tqdm(desc="restore", unit=" states") as bar:
-
-        def watch(name: str, state: State) -> None:
-            bar.set_description(f"{name}, λ = {float(state.weight[0]):.3g}")
-            bar.update()
-
+    with Progress(len(config.files)) as watch:
         records, failures = restore_files(config.files, config.out, options, watch)
     if records:
         print(table(records))

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from math import prod
 from pathlib import Path
 
 import torch
@@ -22,9 +24,9 @@ class Task:
     """One measurement of a picture: how, and with how much noise."""
 
     name: str
-    truth: Images
-    operator: LinearOperator
+    shape: tuple[int, int, int]
     sigma: float
+    operator: Callable[[tuple[int, int, int]], LinearOperator]
 
 
 def photograph(side: int) -> Images:
@@ -34,33 +36,29 @@ def photograph(side: int) -> Images:
     return torch.from_numpy(small).permute(2, 0, 1)[None].float().clamp(0, 1)
 
 
-def tasks() -> list[Task]:
-    """Denoising, compressed sensing (a smaller picture: its matrix is dense) and inpainting."""
-    large, small = photograph(128), photograph(64)
-    shape, count = (3, 128, 128), small[0].numel() // 4
-    return [
-        Task("denoise", large, Identity(shape), 0.1),
-        Task("sense", small, GaussianSensing((3, 64, 64), count, seed=0), 0.01),
-        Task("inpaint", large, Mask(centre_hole(shape, 32)), 0.02),
-    ]
+LARGE, SMALL = (3, 128, 128), (3, 64, 64)  # sensing takes the smaller picture: its matrix is dense
+
+TASKS = (
+    Task("denoise", LARGE, 0.1, Identity),
+    Task("sense", SMALL, 0.01, lambda shape: GaussianSensing(shape, prod(shape) // 4, seed=0)),
+    Task("inpaint", LARGE, 0.02, lambda shape: Mask(centre_hole(shape, 32))),
+)
 
 
-def run(out: str | Path, prior: str, watch: Callable[[Task, State], None]) -> list[Record]:
+def run(out: str | Path, prior: str, watch: Callable[[str, State], None]) -> list[Record]:
     """Measure, restore, and write summary, pictures and path plots to `out`."""
     folder = prepare_folder(out)
     flow_prior = load_prior(prior)
-    records = []
-    for index, task in enumerate(tasks()):
-        generator = torch.Generator().manual_seed(index)
-        likelihood = measure(task.operator, task.truth, task.sigma, generator)
-
-        def progress(state: State, task: Task = task) -> None:
-            watch(task, state)
-
+    records: list[Record] = []
+    for index, task in enumerate(TASKS):
+        truth = photograph(task.shape[1])
+        likelihood = measure(
+            task.operator(task.shape), truth, task.sigma, torch.Generator().manual_seed(index)
+        )
         record, result = restore(
-            task.name, "astronaut", likelihood, flow_prior, truth=task.truth, watch=progress
+            task.name, "astronaut", likelihood, flow_prior, truth=truth, watch=partial(watch, task.name)
         )
         records.append(record)
-        write_pictures(folder, task.name, likelihood, result, task.truth)
+        write_pictures(folder, task.name, likelihood, result, truth)
         write_summary(folder, records)
     return records

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -83,9 +84,7 @@ def _restore_file(
     task, likelihood = load_measurement(file) if _is_measurement(file) else _picture(file, prior, options)
     truth = _reference(options.reference, file, likelihood.operator.shape)
     weight: Weight = options.weight
-    record, result = restore(
-        task, name, likelihood, prior, weight, truth, watch=lambda state: watch(name, state)
-    )
+    record, result = restore(task, name, likelihood, prior, weight, truth, watch=partial(watch, name))
     write_pictures(folder, name, likelihood, result, truth)
     return record
 

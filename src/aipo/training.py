@@ -74,9 +74,7 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     flow.to(device)
-    average = torch.optim.swa_utils.AveragedModel(
-        flow, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(options.average)
-    )
+    average = torch.optim.swa_utils.AveragedModel(flow, multi_avg_fn=_moving_average(options.average))
     optimizer = torch.optim.Adam(flow.parameters(), lr=options.learning_rate)
     start = _resume(out, flow, average, optimizer, options)
     if start == 0:
@@ -94,6 +92,16 @@ def train(
             progress.set_postfix(loss=f"{loss:.3f}", bits=f"{bits:.3f}")
     flow.load_state_dict(average.module.state_dict())
     return bits_per_dim(flow, validation.to(device)) if math.isnan(bits) else bits
+
+
+def _moving_average(decay: float):
+    """Exponential moving average whose decay at step k is min(decay, (1 + k)/(10 + k))."""
+
+    def update(averages: list[Tensor], parameters: list[Tensor], count: Tensor) -> None:
+        k = int(count)
+        torch._foreach_lerp_(averages, parameters, 1 - min(decay, (1 + k) / (10 + k)))
+
+    return update
 
 
 def _batch(data: PictureData, step: int, options: TrainingOptions) -> Tensor:

@@ -1,0 +1,217 @@
+"""Training pictures: every kind of source, and batches that depend on (seed, step) alone."""
+
+import gzip
+import io
+import math
+import struct
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from aipo.data import PictureData, dequantize, load_pictures
+from aipo.errors import InputError
+
+RNG = np.random.default_rng(0)
+
+
+def picture(channels: int = 3, height: int = 5, width: int = 4) -> np.ndarray:
+    return RNG.integers(0, 256, (channels, height, width), dtype=np.uint8)
+
+
+def png(levels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(levels[0] if len(levels) == 1 else levels.transpose(1, 2, 0)).save(file, "PNG")
+    return file.getvalue()
+
+
+def tar(path: Path, files: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def idx(levels: np.ndarray, magic: int = 2051) -> bytes:
+    return struct.pack(">IIII", magic, *levels.shape) + levels.tobytes()
+
+
+def same(found: list[np.ndarray], expected: list[np.ndarray]) -> bool:
+    pairs = zip(found, expected, strict=True)
+    return all(a.dtype == np.uint8 and a.shape == b.shape and (a == b).all() for a, b in pairs)
+
+
+# Sources.
+
+
+def test_a_folder_is_read_to_the_last_bit_and_sorted_by_name(tmp_path):
+    first, second, third = picture(), picture(height=9), picture()
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "b.png").write_bytes(png(first))
+    (tmp_path / "deep" / "er" / "a.PNG").write_bytes(png(third))
+    (tmp_path / "c.png").write_bytes(png(second))
+    (tmp_path / "notes.txt").write_text("no picture")
+    assert same(load_pictures(tmp_path), [first, second, third])
+    assert same(load_pictures(str(tmp_path)), [first, second, third])
+
+
+def test_every_level_survives(tmp_path):
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+    (tmp_path / "a.png").write_bytes(png(levels))
+    assert same(load_pictures(tmp_path), [levels])
+
+
+def test_a_tar_and_a_folder_of_tars(tmp_path):
+    pictures = [picture() for _ in range(4)]
+    one = tar(
+        tmp_path / "1.tar", {"x/a.png": png(pictures[0]), "x/b.png": png(pictures[1]), "README": b"text"}
+    )
+    tar(tmp_path / "2.tar", {"c.png": png(pictures[2]), "d.png": png(pictures[3])})
+    assert same(load_pictures(one), pictures[:2])
+    assert same(load_pictures(tmp_path), pictures)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["idx", "idx.gz"])
+def test_idx_files(tmp_path, pack):
+    levels = RNG.integers(0, 256, (6, 3, 5), dtype=np.uint8)
+    path = tmp_path / "images-idx3-ubyte"
+    path.write_bytes(pack(idx(levels)))
+    assert same(load_pictures(path), list(levels[:, None]))
+
+
+LEVELS = RNG.integers(0, 256, (6, 8, 5), dtype=np.uint8)
+ZIPPED = gzip.compress(idx(LEVELS))
+DAMAGED = {
+    "empty": b"",
+    "short": b"\0\0\x08",
+    "cut": idx(LEVELS)[:-1],
+    "long": idx(LEVELS) + b"\0",
+    "labels": idx(LEVELS, magic=2049),
+    "text": b"these are no pictures at all, only words",
+    "gzip-cut": ZIPPED[:-10],
+    "gzip-header-only": ZIPPED[:10],
+    "gzip-damaged": ZIPPED[:12] + b"\xff" * 8 + ZIPPED[20:],
+    "gzip-wrong-checksum": ZIPPED[:-8] + b"\0" * 8,
+    "gzip-of-text": gzip.compress(b"these are no pictures at all, only words"),
+}
+
+
+@pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED)
+def test_damaged_idx_files_are_refused_by_name(tmp_path, data):
+    path = tmp_path / "train-images"
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="train-images"):
+        load_pictures(path)
+
+
+def test_an_idx_file_without_pictures_is_refused(tmp_path):
+    path = tmp_path / "train-images"
+    path.write_bytes(idx(np.zeros((0, 4, 4), np.uint8)))
+    with pytest.raises(InputError, match="train-images"):
+        load_pictures(path)
+
+
+def test_damaged_tars_are_refused_by_name(tmp_path):
+    path = tar(tmp_path / "faces.tar", {"a.png": png(picture(height=60, width=60))})
+    data = path.read_bytes()
+    for damaged in (b"", b"no tar", data[:100], data[:1000], b"\xff" * 300 + data[300:]):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"faces\.tar"):
+            load_pictures(path)
+
+
+def test_a_damaged_picture_is_refused_by_name(tmp_path):
+    (tmp_path / "good.png").write_bytes(png(picture()))
+    (tmp_path / "bad.png").write_bytes(png(picture())[:-20])
+    with pytest.raises(InputError, match=r"bad\.png"):
+        load_pictures(tmp_path)
+    with pytest.raises(InputError, match=r"pictures\.tar:x/bad\.png"):
+        load_pictures(tar(tmp_path / "pictures.tar", {"x/bad.png": b"no picture"}))
+
+
+def test_sources_with_nothing_in_them_are_refused_by_name(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for source in (tmp_path / "nowhere", tmp_path / "empty", tar(tmp_path / "none.tar", {"a.txt": b"x"})):
+        with pytest.raises(InputError, match=source.name):
+            load_pictures(source)
+
+
+# Batches.
+
+# Every entry tells its picture and its place: level = 64 · picture + 8 · row + column.
+ROWS, COLUMNS = np.meshgrid(np.arange(8), np.arange(8), indexing="ij")
+PLACES = [np.stack([64 * k + 8 * ROWS + COLUMNS] * 3).astype(np.uint8)[:, : 8 - k] for k in range(3)]
+
+
+def test_a_batch_is_determined_by_seed_and_step():
+    data = PictureData(PLACES, crop=3, flips=True)
+    batch = data.batch(seed=4, step=17, size=16)
+    data.batch(seed=4, step=18, size=5)
+    again = PictureData([p.copy() for p in PLACES], crop=3, flips=True).batch(seed=4, step=17, size=16)
+    assert torch.equal(batch, again)
+    assert not torch.equal(batch, data.batch(seed=4, step=18, size=16))
+    assert not torch.equal(batch, data.batch(seed=5, step=17, size=16))
+
+
+@given(st.integers(1, 6), st.booleans(), st.integers(0, 10**6))
+def test_crops_lie_inside_and_are_untouched_but_for_flips(crop, flips, seed):
+    data = PictureData(PLACES, crop=crop, flips=flips)
+    assert data.shape == (3, crop, crop)
+    batch = data.batch(seed, 0, 8).numpy()
+    assert batch.shape == (8, 3, crop, crop) and batch.dtype == np.uint8
+    for entry in batch:
+        step = int(entry[0, 0, -1]) - int(entry[0, 0, 0])
+        upright = entry[:, :, ::-1] if step < 0 else entry
+        assert flips or step >= 0
+        corner = int(upright[0, 0, 0])
+        k, top, left = corner // 64, corner // 8 % 8, corner % 8
+        assert (upright == PLACES[k][:, top : top + crop, left : left + crop]).all()
+
+
+def test_every_crop_of_every_picture_is_drawn_and_half_of_them_are_flipped():
+    batch = PictureData(PLACES, crop=6, flips=True).batch(0, 0, 2000)[:, 0].int()
+    flipped = batch[:, 0, -1] < batch[:, 0, 0]
+    assert abs(float(flipped.float().mean()) - 0.5) < 4 * math.sqrt(0.25 / 2000)
+    corners = torch.where(flipped, batch[:, 0, -1], batch[:, 0, 0])
+    expected = {64 * k + 8 * top + left for k in range(3) for top in range(3 - k) for left in range(3)}
+    assert set(corners.tolist()) == expected
+
+
+def test_whole_pictures():
+    data = PictureData(PLACES[:1], crop=None, flips=False)
+    assert data.shape == (3, 8, 8)
+    assert (data.batch(0, 0, 2).numpy() == PLACES[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("pictures", "crop", "message"),
+    [
+        ([picture(), picture(channels=1)], 2, "grey and colour"),
+        ([picture(), picture(height=9)], None, "2 sizes"),
+        ([picture(), picture(height=9)], 5, "crop = 5"),
+        ([picture()], 0, "crop = 0"),
+        ([picture()], -2, "crop = -2"),
+        ([], 4, "no picture"),
+    ],
+)
+def test_pictures_that_make_no_batch_are_refused(pictures, crop, message):
+    with pytest.raises(InputError, match=message):
+        PictureData(pictures, crop, False)
+
+
+def test_dequantization_is_uniform_within_each_level():
+    pixels = torch.arange(256, dtype=torch.uint8).expand(2000, 256)
+    x = dequantize(pixels, torch.Generator().manual_seed(0))
+    fraction = x * 256 - torch.arange(256)
+    assert x.dtype == torch.float32
+    assert 0 <= fraction.min() < 1e-3 and 0.999 < fraction.max() <= 1
+    assert abs(float(fraction.mean()) - 0.5) < 4 * math.sqrt(1 / 12 / fraction.numel())
+    assert abs(float(fraction.var()) - 1 / 12) < 1e-3
+    assert torch.equal(x, dequantize(pixels, torch.Generator().manual_seed(0)))

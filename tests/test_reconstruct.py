@@ -1,0 +1,334 @@
+"""The main function: every way to choose the weight, and results that do not depend on the batch."""
+
+import math
+import sys
+from copy import deepcopy
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from closed_form import (
+    OPERATORS,
+    Counted,
+    WithoutSurrogate,
+    WithSurrogate,
+    gaussian_prior,
+    measurement,
+    minimiser,
+    relative,
+)
+from torch import Tensor
+
+from aipo import priors
+from aipo import reconstruct as public_reconstruct
+from aipo.errors import InputError, Status
+from aipo.flows import Glow
+from aipo.likelihoods import Gaussian, measure
+from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
+from aipo.path import PathOptions, State, cold, geometric, paper
+from aipo.priors import FlowPrior
+from aipo.reconstruct import Reconstruction, reconstruct, trace
+from aipo.selection import Discrepancy, Sure
+from aipo.solvers import GradientDescent
+from aipo.surrogates import LowRankGaussian
+
+SHAPE = (3, 8, 8)
+SHORT = PathOptions(geometric(0.1, 8.0, 4), evaluations=5, tolerance=1e-3)
+EXACTLY = PathOptions(geometric(0.1, 12.0, 8), evaluations=20, tolerance=1e-9)
+FLOW_OPERATORS: dict[str, LinearOperator] = {
+    "denoising": Identity(SHAPE),
+    "inpainting": Mask(torch.arange(64).reshape(1, 8, 8) % 3 > 0, channels=3),
+    "sensing": GaussianSensing(SHAPE, 60, seed=0),
+}
+flow_operators = pytest.mark.parametrize("operator", FLOW_OPERATORS.values(), ids=FLOW_OPERATORS)
+choices = pytest.mark.parametrize("weight", [0.7, "bayes", "auto", "sure", "discrepancy"])
+
+
+def pictures(count: int, seed: int) -> Tensor:
+    """Smooth ones: every entry near its neighbours."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 3, 3, generator=generator)
+    fine = torch.nn.functional.interpolate(coarse, size=(8, 8), mode="bilinear", align_corners=True)
+    return fine + 0.02 * torch.randn(fine.shape, generator=generator)
+
+
+def glow_prior() -> FlowPrior:
+    """A Glow with random couplings, which no closed form describes."""
+    torch.manual_seed(0)
+    flow = Glow(SHAPE, levels=2, steps=1, hidden=4)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    flow.initialise(pictures(64, seed=1))
+    return FlowPrior(flow, LowRankGaussian.fit(pictures(256, seed=2), rank=24), {})
+
+
+PRIOR = glow_prior()
+
+
+def noisy(operator: LinearOperator, count: int = 4, sigma: float = 0.1) -> Gaussian:
+    return measure(operator, pictures(count, seed=3), sigma, torch.Generator().manual_seed(4))
+
+
+def single(likelihood: Gaussian, image: int) -> Gaussian:
+    return likelihood.select(torch.tensor([image]))
+
+
+# The weight.
+
+
+@pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
+@pytest.mark.parametrize("weight", [0.05, 0.7, 1.0, 30])
+def test_a_fixed_weight_gives_its_minimiser(operator, weight):
+    prior = gaussian_prior()
+    likelihood = measurement(operator, prior)
+    found = reconstruct(likelihood, prior, weight, EXACTLY)
+    assert found.weight.tolist() == [float(weight)] * 3
+    assert relative(found.image, minimiser(likelihood, prior, weight)) < 1e-5
+    assert found.criterion == "fixed"
+    assert found.values.isnan().all() and found.values.shape == (len(found.path), 3)
+    assert found.status == [Status.CONVERGED] * 3
+
+
+def test_a_fixed_weight_ends_the_path_there():
+    options = replace(SHORT, weights=(0.0, 0.1, 0.3, 4.0))
+    found = reconstruct(noisy(FLOW_OPERATORS["denoising"]), PRIOR, 0.3, options)
+    assert torch.stack([state.weight[0] for state in found.path]).tolist() == pytest.approx([0, 0.1, 0.3])
+
+
+def test_bayes_is_the_weight_one():
+    likelihood = noisy(FLOW_OPERATORS["inpainting"])
+    bayes, one = (reconstruct(likelihood, PRIOR, weight, SHORT) for weight in ("bayes", 1.0))
+    assert torch.equal(bayes.image, one.image)
+    assert bayes.weight.tolist() == [1.0] * 4
+
+
+def test_auto_is_sure():
+    likelihood = noisy(FLOW_OPERATORS["inpainting"])
+    auto, sure = (reconstruct(likelihood, PRIOR, weight, SHORT) for weight in ("auto", "sure"))
+    assert auto.criterion == sure.criterion == "sure"
+    assert torch.equal(auto.image, sure.image)
+
+
+@pytest.mark.parametrize("weight", [0, 0.0, -1, math.nan, math.inf, -math.inf, "foo", "", "1.0"])
+def test_other_weights_are_refused(weight):
+    with pytest.raises(InputError, match="weight = "):
+        reconstruct(noisy(FLOW_OPERATORS["denoising"]), PRIOR, weight, SHORT)
+
+
+@flow_operators
+@pytest.mark.parametrize("name", ["sure", "discrepancy"])
+def test_the_state_chosen_is_the_best_one_visited(operator, name):
+    likelihood = noisy(operator)
+    criterion = {"sure": Sure, "discrepancy": Discrepancy}[name](likelihood)
+    found = reconstruct(likelihood, PRIOR, name, SHORT)
+    weights = torch.tensor(SHORT.weights)
+    assert found.criterion == name
+    assert found.values.shape == (len(found.path), 4)
+    best = found.values.argmin(0)
+    for image, index in enumerate(best.tolist()):
+        state = found.path[index]
+        assert torch.equal(found.image[image], state.x[image])
+        assert found.weight[image] == state.weight[image]
+        assert torch.isclose(found.weight[image], weights).any()
+    if name == "discrepancy":
+        assert torch.allclose(found.values.min(0).values, criterion(found.image), rtol=1e-4)
+
+
+def test_sure_chooses_nearly_as_well_as_the_truth():
+    """Many pictures, of 144 entries each, under the right Gaussian prior."""
+    generator = torch.Generator().manual_seed(0)
+    places = torch.cartesian_prod(torch.arange(12.0), torch.arange(12.0))
+    covariance = 0.05 * torch.exp(-torch.cdist(places, places).double() / 3)
+    prior = priors.Gaussian(torch.zeros(1, 12, 12, dtype=torch.float64), covariance)
+    truth = prior.factor(torch.randn(32, 144, generator=generator, dtype=torch.float64))
+    found = reconstruct(measure(Identity((1, 12, 12)), truth, 0.2, generator), prior, "sure", EXACTLY)
+    best, *_, worst = sorted(float(((state.x - truth) ** 2).mean()) for state in found.path)
+    chosen = float(((found.image - truth) ** 2).mean())
+    assert chosen < best + 0.1 * (worst - best)
+    assert found.weight.std() > 0, "each picture has a weight of its own"
+
+
+def test_the_path_stops_where_the_criterion_has_passed_its_best_for_every_image():
+    prior = gaussian_prior()
+    options = PathOptions(geometric(0.1, 1e4, 12))
+    found = reconstruct(measurement(OPERATORS["denoising"], prior), prior, "discrepancy", options)
+    assert 3 <= len(found.path) < len(options.weights)
+    assert (len(found.path) - 1 - found.values.argmin(0)).min() == 2
+
+
+# The result.
+
+
+@flow_operators
+@choices
+def test_the_fields_agree_with_the_public_objects(operator, weight):
+    likelihood = noisy(operator)
+    found = reconstruct(likelihood, PRIOR, weight, SHORT)
+    data, prior = likelihood(found.image), PRIOR.energy(found.image)
+    assert torch.allclose(found.data_energy, data, rtol=1e-4, atol=1e-2)
+    assert torch.allclose(found.prior_energy, prior, rtol=1e-4, atol=1e-2)
+    assert torch.allclose(found.objective, data + found.weight * prior, rtol=1e-4, atol=1e-2)
+    for field in fields(State):
+        value = getattr(found.path[-1], field.name)
+        assert not isinstance(value, Tensor) or len(value) == 4, f"{field.name} counts the criterion's copies"
+    assert len(found.status) == len(found.image) == len(found.evaluations) == 4
+    assert all(isinstance(status, Status) for status in found.status)
+    assert not found.image.requires_grad
+
+
+@choices
+def test_the_evaluations_reported_are_the_priors(weight):
+    counted = Counted(PRIOR)
+    found = reconstruct(noisy(FLOW_OPERATORS["sensing"]), counted, weight, SHORT)
+    assert int(found.evaluations.sum()) == counted.images
+    copies = 2 if weight in ("auto", "sure") else 1
+    assert (found.path[0].evaluations * copies <= found.evaluations).all()
+
+
+@choices
+def test_no_search_ends_above_its_start(weight):
+    """Gate 6: the closed-form picture at the chosen weight is where a cold path begins."""
+    likelihood = noisy(FLOW_OPERATORS["inpainting"])
+    found = reconstruct(likelihood, PRIOR, weight, replace(SHORT, predictor=cold))
+    start = likelihood(found.start) + found.weight * PRIOR.energy(found.start)
+    assert (found.objective <= start + 1e-4 * start.abs()).all()
+    assert (found.objective < start - 1).any(), "there was something to gain"
+
+
+@pytest.mark.parametrize("weight", [0.7, "sure"])
+def test_start_is_the_closed_form_at_the_chosen_weight(weight):
+    prior = gaussian_prior()
+    likelihood = measurement(OPERATORS["sensing"], prior)
+    found = reconstruct(likelihood, prior, weight, EXACTLY)
+    for i in range(3):
+        chosen = max(float(found.weight[i]), 1e-4)
+        assert relative(found.start[i : i + 1], minimiser(single(likelihood, i), prior, chosen)) < 1e-6
+
+
+@choices
+def test_every_state_is_shown_to_the_watcher(weight):
+    seen: list[State] = []
+    found = reconstruct(noisy(FLOW_OPERATORS["denoising"]), PRIOR, weight, SHORT, seen.append)
+    assert [state.index for state in seen] == [state.index for state in found.path] == list(range(len(seen)))
+    assert all(torch.equal(a.x[:4], b.x) for a, b in zip(seen, found.path, strict=True))
+
+
+def test_the_package_offers_it():
+    assert public_reconstruct is reconstruct
+
+
+# Gates 7 and 8.
+
+
+def identical(a: Reconstruction, b: Reconstruction) -> bool:
+    tensors = [field.name for field in fields(Reconstruction) if isinstance(getattr(a, field.name), Tensor)]
+    same = all(torch.equal(getattr(a, n).nan_to_num(), getattr(b, n).nan_to_num()) for n in tensors)
+    return same and a.status == b.status
+
+
+@choices
+def test_a_repetition_is_identical_to_the_bit(weight):
+    likelihood = noisy(FLOW_OPERATORS["inpainting"])
+    torch.manual_seed(1)
+    first = reconstruct(likelihood, PRIOR, weight, SHORT)
+    torch.manual_seed(2)
+    assert identical(first, reconstruct(noisy(FLOW_OPERATORS["inpainting"]), PRIOR, weight, SHORT))
+
+
+@flow_operators
+@pytest.mark.parametrize("weight", [0.7, "sure", "discrepancy"])
+def test_a_batch_gives_what_batches_of_one_give(operator, weight):
+    """In float64, where nothing but rounding of 1e-16 can differ, converged or not."""
+    prior, likelihood = deepcopy(PRIOR).double(), noisy(operator)
+    likelihood = Gaussian(operator, likelihood.y.double(), likelihood.sigma.double())
+    batch = reconstruct(likelihood, prior, weight, SHORT)
+    for i in range(4):
+        alone = reconstruct(single(likelihood, i), prior, weight, SHORT)
+        assert alone.status == [batch.status[i]]
+        assert alone.weight[0] == batch.weight[i]
+        assert (alone.image[0] - batch.image[i]).abs().max() <= 1e-8
+
+
+@flow_operators
+def test_a_batch_gives_what_batches_of_one_give_in_single_precision(operator):
+    """Gate 8."""
+    likelihood = noisy(operator)
+    batch = reconstruct(likelihood, PRIOR, "auto", replace(SHORT, evaluations=10))
+    for i in range(4):
+        alone = reconstruct(single(likelihood, i), PRIOR, "auto", replace(SHORT, evaluations=10))
+        assert (alone.image[0] - batch.image[i]).abs().max() <= 1e-3
+
+
+def test_the_order_of_the_batch_does_not_matter():
+    likelihood, order = noisy(FLOW_OPERATORS["denoising"]), torch.tensor([2, 0, 3, 1])
+    found = reconstruct(likelihood, PRIOR, "sure", SHORT)
+    other = reconstruct(likelihood.select(order), PRIOR, "sure", SHORT)
+    assert (other.image - found.image[order]).abs().max() <= 1e-3
+    assert torch.allclose(other.weight, found.weight[order])
+
+
+# What a prior may lack, or do.
+
+
+@choices
+def test_a_prior_without_a_surrogate_starts_from_the_measurement(weight):
+    prior = WithoutSurrogate(gaussian_prior())
+    likelihood = measurement(OPERATORS["denoising"], gaussian_prior())
+    found = reconstruct(likelihood, prior, weight, SHORT)
+    assert torch.equal(found.start, likelihood.y)
+    assert (found.objective <= likelihood(likelihood.y) + found.weight * prior.energy(likelihood.y)).all()
+
+
+class Broken(WithSurrogate):
+    """NaN for bright pictures."""
+
+    def energy(self, x: Tensor) -> Tensor:
+        return torch.where(x.flatten(1).mean(1) > 2, torch.nan, super().energy(x))
+
+
+@choices
+def test_an_image_that_diverges_says_so_and_spoils_no_other(weight):
+    prior = gaussian_prior()
+    likelihood = measurement(OPERATORS["denoising"], prior)
+    likelihood.y[1] += 5
+    found, healthy = (reconstruct(likelihood, p, weight, SHORT) for p in (Broken(prior, prior), prior))
+    assert found.status[1] == Status.DIVERGED
+    assert [found.status[i] for i in (0, 2)] == [healthy.status[i] for i in (0, 2)]
+    assert torch.allclose(found.image[[0, 2]], healthy.image[[0, 2]], atol=1e-8)
+
+
+@choices
+def test_the_papers_path_with_every_choice_of_weight(weight):
+    prior = gaussian_prior()
+    likelihood = measurement(OPERATORS["denoising"], prior, sigma=0.1)
+    found = reconstruct(likelihood, prior, weight, paper(last=2.0, count=4, steps=20))
+    assert found.path[0].weight.tolist() == [0.0] * 3
+    assert torch.equal(found.path[0].x, likelihood.y)
+    for i in range(3):
+        if found.weight[i] > 0:
+            expected = minimiser(single(likelihood, i), prior, float(found.weight[i]))
+            assert relative(found.image[i : i + 1], expected) < 1e-5
+
+
+def test_large_batches_are_evaluated_in_chunks(monkeypatch):
+    likelihood = noisy(FLOW_OPERATORS["denoising"])
+    whole = reconstruct(likelihood, PRIOR, 0.7, SHORT)
+    monkeypatch.setattr(sys.modules["aipo.reconstruct"], "LARGEST_CHUNK", 200)
+    sizes: list[int] = []
+
+    class Chunked(WithSurrogate):
+        def energy(self, x: Tensor) -> Tensor:
+            sizes.append(len(x))
+            return super().energy(x)
+
+    chunked = reconstruct(likelihood, Chunked(PRIOR, PRIOR.surrogate), 0.7, SHORT)
+    assert set(sizes) == {1}
+    assert (chunked.image - whole.image).abs().max() <= 1e-3
+
+
+def test_trace_is_the_path_that_reconstruct_follows():
+    likelihood = noisy(FLOW_OPERATORS["sensing"])
+    options = replace(SHORT, weights=(0.0, 0.3, 1.0), solver=GradientDescent(0.3))
+    states, found = list(trace(likelihood, PRIOR, options)), reconstruct(likelihood, PRIOR, 1.0, options)
+    assert all(torch.equal(a.x, b.x) for a, b in zip(states, found.path, strict=True))

@@ -1,0 +1,228 @@
+"""The training loop: it learns, it resumes to the bit, and its figures are right."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from aipo import training
+from aipo.checkpoints import load_tensors
+from aipo.data import PictureData
+from aipo.errors import CheckpointError
+from aipo.flows import Glow
+from aipo.training import CHECKPOINT_NAME, METRICS_NAME, TrainingOptions, bits_per_dim, train
+
+OPTIONS = TrainingOptions(steps=12, batch=8, learning_rate=1e-2, warmup=3, average=0.8, validate_every=4)
+BATCH = PictureData.batch
+
+
+def ramps(count: int) -> list[np.ndarray]:
+    """Smooth grey 4 × 4 pictures: a slope in a random direction, and little noise."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.meshgrid(np.linspace(-1, 1, 4), np.linspace(-1, 1, 4), indexing="ij")
+    a, b, c = rng.normal(size=(3, count, 1, 1, 1)) * [[[[[30]]]], [[[[30]]]], [[[[20]]]]]
+    pictures = 128 + a * rows + b * columns + c + rng.normal(size=(count, 1, 4, 4)) * 2
+    return list(pictures.clip(0, 255).astype(np.uint8))
+
+
+DATA = PictureData(ramps(200), crop=None, flips=False)
+VALIDATION = torch.from_numpy(np.stack(DATA.pictures[:50]))
+
+
+def fresh() -> Glow:
+    torch.manual_seed(0)
+    return Glow((1, 4, 4), levels=1, steps=2, hidden=8)
+
+
+def weights(flow: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in flow.state_dict().items()}
+
+
+def identical(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def metrics(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / METRICS_NAME).read_text().splitlines()]
+
+
+def test_training_learns(tmp_path):
+    flow = fresh()
+    before = bits_per_dim(flow, VALIDATION)
+    options = replace(OPTIONS, steps=60, validate_every=20)
+    bits = train(flow, DATA, VALIDATION, tmp_path, options)
+    rows = metrics(tmp_path)
+    assert [row["step"] for row in rows] == [20, 40, 60]
+    figures = [row["validation_bits_per_dim"] for row in rows]
+    assert before - 2 > figures[0] > figures[1] > figures[2] == bits
+    assert rows[2]["loss"] < rows[0]["loss"]
+    assert bits == pytest.approx(bits_per_dim(flow, VALIDATION)), "the flow ends with the weights measured"
+
+
+def test_the_loss_recorded_is_that_of_the_batch(tmp_path):
+    """Step 1 of a flow that never moves: nats per dimension of the noised, dequantized batch."""
+    flow = fresh()
+    train(flow, DATA, VALIDATION, tmp_path, replace(OPTIONS, steps=1, learning_rate=0.0))
+    x = training._batch(DATA, 0, OPTIONS)
+    assert metrics(tmp_path)[0]["loss"] == pytest.approx(-flow.log_prob(x).mean().item() / 16, rel=1e-5)
+
+
+def test_a_share_of_each_batch_is_noised():
+    clean = training._batch(DATA, 3, replace(OPTIONS, batch=400, noised=0.0))
+    noised = training._batch(DATA, 3, replace(OPTIONS, batch=400, noised=0.25, noise_range=(0.1, 0.4)))
+    assert torch.equal(clean[100:], noised[100:])
+    strength = (noised - clean)[:100].flatten(1).std(1)
+    assert strength.min() > 0.05 and strength.max() < 0.8
+    assert 0.15 < strength.log().mean().exp() < 0.27, "log-uniform: the middle is 0.2"
+
+
+def interrupted(monkeypatch, out: Path, options: TrainingOptions, step: int) -> None:
+    """Train until the batch of a step is asked for, then press Ctrl-C."""
+
+    def batch(data: PictureData, seed: int, index: int, size: int) -> Tensor:
+        if index == step:
+            raise KeyboardInterrupt
+        return BATCH(data, seed, index, size)
+
+    monkeypatch.setattr(PictureData, "batch", batch)
+    with pytest.raises(KeyboardInterrupt):
+        train(fresh(), DATA, VALIDATION, out, options)
+    monkeypatch.undo()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> tuple[dict[str, Tensor], list[dict]]:
+    out = tmp_path_factory.mktemp("uninterrupted")
+    flow = fresh()
+    train(flow, DATA, VALIDATION, out, OPTIONS)
+    return weights(flow), metrics(out)
+
+
+@pytest.mark.parametrize("steps", [(2,), (4,), (6,), (11,), (5, 7, 9)])
+def test_resumed_training_gives_identical_weights(tmp_path, monkeypatch, uninterrupted, steps):
+    for step in steps:
+        interrupted(monkeypatch, tmp_path, OPTIONS, step)
+    flow = fresh()
+    train(flow, DATA, VALIDATION, tmp_path, OPTIONS)
+    assert identical(weights(flow), uninterrupted[0])
+    assert metrics(tmp_path) == uninterrupted[1]
+
+
+def test_an_interruption_between_metrics_and_checkpoint_repeats_no_row(tmp_path, monkeypatch, uninterrupted):
+    def save_once(*arguments):
+        if (tmp_path / CHECKPOINT_NAME).exists():
+            raise KeyboardInterrupt
+        save(*arguments)
+
+    save = training.save_tensors
+    monkeypatch.setattr(training, "save_tensors", save_once)
+    with pytest.raises(KeyboardInterrupt):
+        train(fresh(), DATA, VALIDATION, tmp_path, OPTIONS)
+    monkeypatch.undo()
+    flow = fresh()
+    train(flow, DATA, VALIDATION, tmp_path, OPTIONS)
+    assert identical(weights(flow), uninterrupted[0])
+    assert metrics(tmp_path) == uninterrupted[1]
+
+
+def test_a_metrics_line_cut_short_does_not_stop_the_training(tmp_path, monkeypatch, uninterrupted):
+    interrupted(monkeypatch, tmp_path, OPTIONS, 6)
+    with open(tmp_path / METRICS_NAME, "a") as stream:
+        stream.write('{"step": 8, "lo')
+    train(fresh(), DATA, VALIDATION, tmp_path, OPTIONS)
+    assert metrics(tmp_path) == uninterrupted[1]
+
+
+def test_finished_training_is_not_repeated(tmp_path, monkeypatch, uninterrupted):
+    bits = train(fresh(), DATA, VALIDATION, tmp_path, OPTIONS)
+    monkeypatch.setattr(PictureData, "batch", None)
+    flow = fresh()
+    assert train(flow, DATA, VALIDATION, tmp_path, OPTIONS) == pytest.approx(bits)
+    assert identical(weights(flow), uninterrupted[0])
+    assert metrics(tmp_path) == uninterrupted[1]
+
+
+def test_training_is_deterministic_and_depends_on_its_seed(tmp_path, uninterrupted):
+    again, other = fresh(), fresh()
+    torch.manual_seed(99)
+    train(again, DATA, VALIDATION, tmp_path / "again", OPTIONS)
+    train(other, DATA, VALIDATION, tmp_path / "other", replace(OPTIONS, seed=1))
+    assert identical(weights(again), uninterrupted[0])
+    assert not identical(weights(other), uninterrupted[0])
+
+
+def test_the_checkpoint_of_another_flow_is_refused(tmp_path):
+    train(fresh(), DATA, VALIDATION, tmp_path, OPTIONS)
+    with pytest.raises(CheckpointError, match=CHECKPOINT_NAME):
+        train(Glow((1, 4, 4), 1, 2, hidden=4), DATA, VALIDATION, tmp_path, replace(OPTIONS, steps=20))
+
+
+def test_the_checkpoint_of_another_training_is_refused(tmp_path):
+    """Going on with another seed or batch is neither the old training nor the new one."""
+    train(fresh(), DATA, VALIDATION, tmp_path, OPTIONS)
+    with pytest.raises(CheckpointError, match="batch"):
+        train(fresh(), DATA, VALIDATION, tmp_path, replace(OPTIONS, batch=4))
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    (tmp_path / CHECKPOINT_NAME).write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match=CHECKPOINT_NAME):
+        train(fresh(), DATA, VALIDATION, tmp_path, OPTIONS)
+
+
+def test_the_checkpoint_tells_its_step_and_options(tmp_path):
+    train(fresh(), DATA, VALIDATION, tmp_path, OPTIONS)
+    _, metadata = load_tensors(tmp_path / CHECKPOINT_NAME)
+    assert metadata["step"] == 12
+    assert metadata["options"]["learning_rate"] == OPTIONS.learning_rate
+
+
+def test_a_batch_of_nan_does_not_destroy_the_weights(tmp_path, monkeypatch):
+    options = replace(OPTIONS, steps=60, validate_every=60)
+    broken = {5, 6, 30}
+
+    def batch(data: PictureData, step: int, options: TrainingOptions) -> Tensor:
+        return original(data, step, options) * (torch.nan if step in broken else 1.0)
+
+    original = training._batch
+    monkeypatch.setattr(training, "_batch", batch)
+    flow = fresh()
+    before = bits_per_dim(flow, VALIDATION)
+    bits = train(flow, DATA, VALIDATION, tmp_path, options)
+    assert all(torch.isfinite(tensor).all() for tensor in weights(flow).values())
+    assert bits < before - 2
+
+
+# Bits per dimension of densities known by hand.
+
+
+class Uniform(nn.Module):
+    """Density 1 on the unit cube."""
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return x.new_zeros(len(x))
+
+
+def test_the_uniform_density_needs_all_eight_bits():
+    assert bits_per_dim(Uniform(), VALIDATION) == 8.0
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_an_untrained_glow_is_a_normal_density_around_grey(level):
+    """Rotations and identities only: p(x) = N(x − 1/2; 0, I), x uniform over one level of width 1/256."""
+    pixels = torch.full((40, 1, 4, 4), level, dtype=torch.uint8)
+    square = ((level + 0.5) / 256 - 0.5) ** 2 + 1 / (12 * 256**2)
+    expected = (0.5 * square + 0.5 * math.log(2 * math.pi)) / math.log(2) + 8
+    assert bits_per_dim(fresh(), pixels) == pytest.approx(expected, abs=2e-4)
+
+
+def test_the_size_of_the_batches_does_not_matter_to_the_bits():
+    torch.manual_seed(1)
+    assert bits_per_dim(fresh(), VALIDATION, batch=7) == pytest.approx(
+        bits_per_dim(fresh(), VALIDATION), abs=1e-3
+    )
