@@ -16,10 +16,10 @@ from aipo.baselines import (
     bm3d,
     data_proximal,
     plug_and_play,
-    psnr,
     total_variation,
 )
 from aipo.errors import InputError
+from aipo.metrics import psnr
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
 
 SIGMA = 0.05
@@ -183,7 +183,7 @@ def test_bm3d_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
         bm3d(Identity((1, 8, 8)), torch.zeros(1, 1, 8, 8), 0.1, torch.zeros(1, 1, 8, 8))
 
 
-def assert_restored(restored: Baseline, picture: Tensor, least: float):
+def assert_restored(restored: Baseline, picture: Tensor, least: Tensor):
     assert restored.image.shape == picture.shape
     assert restored.image.dtype == torch.float32
     assert psnr(restored.image, picture) > least

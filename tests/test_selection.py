@@ -81,7 +81,9 @@ def test_the_copies_of_sure_follow_the_measurements():
     assert len(batch) == 6
     assert torch.equal(batch.y[:3], likelihood.y)
     shift = (batch.y[3:] - likelihood.y) / likelihood.sigma[:, None]
-    assert torch.allclose(shift, 0.05 * sure.probe)
+    share = shift / sure.probe
+    assert torch.allclose(share, share[0, 0].expand_as(share)), "one share of σ for every image and entry"
+    assert 0 < share[0, 0] < 0.5
     assert torch.equal(batch.sigma, likelihood.sigma.repeat(2))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -155,6 +156,37 @@ def test_the_two_loop_recursion_is_the_dense_bfgs_matrix(problem):
             expected = -dense_inverse_hessian(state, i, metric) @ gradient
             assert torch.allclose(state.direction[i], expected, rtol=1e-6, atol=1e-10)
     assert (states[-1].curvature > 0).any(), "no pair was ever learnt, so nothing was tested"
+
+
+@pytest.mark.parametrize("problem", FINITE[:2], ids=lambda problem: problem.name)
+def test_lbfgs_learns_from_a_history_what_it_would_have_learnt_on_the_way(problem):
+    def short(v: Tensor) -> Tensor:
+        return 0.005 * v
+
+    *before, walked = follow(LBFGS(), problem, short, 4)
+    history = [start_with_nan(before[0].point), *(state.point for state in before)]
+    begun, fresh = (LBFGS().init(walked.point, short, points) for points in (history, []))
+    assert torch.allclose(begun.direction, walked.direction, rtol=1e-6, atol=1e-12)
+    assert not torch.allclose(begun.direction, fresh.direction, rtol=1e-6, atol=1e-12)
+
+
+def start_with_nan(point: Point) -> Point:
+    return replace(point, gradient=torch.full_like(point.gradient, torch.nan))
+
+
+@problems
+@exact
+def test_every_step_of_lbfgs_goes_downhill_by_armijos_share(problem, exact):
+    states = list(follow(LBFGS(), problem, metric_of(problem, exact), 30))
+    for before, after in pairwise(states):
+        slope = (before.point.gradient * before.direction).sum(1)
+        assert torch.allclose(before.slope, slope, rtol=1e-9)
+        assert (slope <= 0).all()
+        moved = (after.point.x != before.point.x).any(1)
+        promised = 1e-4 * before.step * slope - 1e-14 * (1 + before.point.value.abs())
+        assert (
+            after.point.value <= before.point.value + torch.where(moved, 0.99 * promised, 0) + 1e-13
+        ).all()
 
 
 def test_a_line_search_that_finds_nothing_forgets_the_history_and_then_stalls():

@@ -81,6 +81,14 @@ def test_a_share_of_each_batch_is_noised():
     assert 0.15 < strength.log().mean().exp() < 0.27, "log-uniform: the middle is 0.2"
 
 
+def test_noise_and_dequantization_change_with_step_and_seed():
+    one = PictureData(DATA.pictures[:1], crop=None, flips=False)
+    batches = [training._batch(one, s, replace(OPTIONS, seed=k)) for s, k in ((0, 0), (1, 0), (0, 1), (0, 0))]
+    assert torch.equal(batches[0], batches[3])
+    for other in batches[1:3]:
+        assert (batches[0] != other).float().mean() > 0.99
+
+
 def interrupted(monkeypatch, out: Path, options: TrainingOptions, step: int) -> None:
     """Train until the batch of a step is asked for, then press Ctrl-C."""
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from aipo.arrays import Images, Measurements
 from aipo.errors import InputError
+from aipo.metrics import psnr
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
 
 Denoiser = Callable[[np.ndarray, float], np.ndarray]
@@ -66,8 +67,7 @@ def bm3d(operator: LinearOperator, y: Measurements, sigma: float, truth: Images)
     else:
         # rho = 1 is best of 0.01 to 2 on most pictures.
         images = plug_and_play(operator, y, _bm3d_denoise, _first_guess(operator, y), strengths, rho=1.0)
-    candidates = map(Baseline, images, strengths)
-    return max(candidates, key=lambda candidate: psnr(candidate.image, truth))
+    return max(map(Baseline, images, strengths), key=lambda choice: float(psnr(choice.image, truth)))
 
 
 def biharmonic(operator: Mask, y: Measurements, truth: Images) -> Baseline:
@@ -138,24 +138,19 @@ def best_weight(restore: Callable[[float], Images], truth: Images, low: float, h
 
     def loss(log_weight: float) -> float:
         tried.append(Baseline(restore(exp(log_weight)), exp(log_weight)))
-        return -psnr(tried[-1].image, truth)
+        return -float(psnr(tried[-1].image, truth))
 
     minimize_scalar(loss, bounds=(log(low), log(high)), method="bounded", options={"xatol": 0.3})
-    return max(tried, key=lambda baseline: psnr(baseline.image, truth))
-
-
-def psnr(image: Images, truth: Images) -> float:
-    """Peak signal-to-noise ratio in dB, of the picture clipped to [0, 1]."""
-    return float(-10 * (image.clamp(0, 1) - truth).square().mean().log10())
+    return max(tried, key=lambda baseline: float(psnr(baseline.image, truth)))
 
 
 def _tv_restoration(operator: LinearOperator, y: Tensor, weight: float) -> Images:
     if isinstance(operator, Identity):
         return _to_images(_tv_denoise(_to_picture(y), weight, 200))
-    # A fixed strength and rho = weight / strength: then 45 steps suffice for every weight (to 0.05 dB).
-    strengths, rho = repeat(_TV_STRENGTH, _TV_STEPS), weight / _TV_STRENGTH
-    denoise = partial(_tv_denoise, steps=50)
-    *_, last = plug_and_play(operator, y, denoise, _first_guess(operator, y), strengths, rho)
+    # rho = weight / strength: 45 steps are enough for every weight (80 % missing: 0.2 dB above the limit).
+    start, strengths = _first_guess(operator, y), repeat(_TV_STRENGTH, _TV_STEPS)
+    denoise, rho = partial(_tv_denoise, steps=50), weight / _TV_STRENGTH
+    *_, last = plug_and_play(operator, y, denoise, start, strengths, rho)
     return last
 
 
@@ -169,7 +164,7 @@ def _tv_denoise(picture: np.ndarray, weight: float, steps: int) -> np.ndarray:
 def _bm3d_strengths(operator: LinearOperator, sigma: float) -> list[float]:
     if isinstance(operator, Identity):
         return [0.8 * sigma, sigma, 1.2 * sigma]
-    # A filled hole is a better first guess than a grey picture: it needs less and shorter smoothing.
+    # A filled hole is a better first guess than grey, so it needs less and shorter smoothing.
     first, steps = (0.1, 16) if isinstance(operator, Mask) else (0.2, 24)
     return np.geomspace(max(first, 2 * sigma), 0.8 * sigma, steps).tolist()
 
@@ -182,8 +177,8 @@ def _bm3d_denoise(picture: np.ndarray, sigma: float) -> np.ndarray:
     profile = package.BM3DProfile()
     profile.num_threads = 1  # more threads add in another order each time
     if picture.shape[-1] == 3:
-        return package.bm3d_rgb(picture, sigma, profile)
-    return package.bm3d(picture[..., 0], sigma, profile)[..., None]
+        return np.asarray(package.bm3d_rgb(picture, sigma, profile))
+    return np.asarray(package.bm3d(picture[..., 0], sigma, profile))[..., None]
 
 
 def _first_guess(operator: LinearOperator, y: Tensor) -> Images:

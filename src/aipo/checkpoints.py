@@ -35,9 +35,10 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """One safetensors file with JSON metadata."""
+    """One safetensors file with JSON metadata and a checksum of both."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomic(path, save(contiguous, {"json": json.dumps(metadata)}))
+    text = json.dumps(metadata)
+    write_atomic(path, save(contiguous, {"json": text, "sha256": _content_digest(contiguous, text)}))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -48,8 +49,11 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         with safe_open(path, "pt") as file:
-            metadata = json.loads((file.metadata() or {})["json"])
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata
+            stored = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        if stored["sha256"] != _content_digest(tensors, stored["json"]):
+            raise ValueError("its content does not match its checksum")
+        return tensors, json.loads(stored["json"])
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{path} is not a readable tensor file of aipo ({error}); write it again"
@@ -123,6 +127,10 @@ def load_state(module: torch.nn.Module, tensors: dict[str, Tensor], origin: str)
                 f"{origin} {problem} tensors {', '.join(names[:5])}; it belongs to another flow"
             )
     module.load_state_dict(tensors)
+
+
+def _content_digest(tensors: dict[str, Tensor], text: str) -> str:
+    return hashlib.sha256(save(tensors) + text.encode()).hexdigest()
 
 
 def _config_digest(config: dict[str, Any]) -> str:

@@ -40,9 +40,7 @@ class Gaussian:
             )
         self.operator = operator
         self.y = y
-        self.sigma: PerImage = as_per_image(sigma, y)
-        if self.sigma.shape != (len(y),) or not bool(((self.sigma > 0) & torch.isfinite(self.sigma)).all()):
-            raise InputError(f"sigma must be positive, one number or one per image, got {sigma}")
+        self.sigma: PerImage = _checked_sigma(sigma, y)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -67,6 +65,10 @@ class Gaussian:
 
     def append(self, y: Measurements) -> "Gaussian":
         """The batch followed by other measurements (B, ...) of the same instrument and noise."""
+        if y.shape != self.y.shape:
+            raise InputError(
+                f"the batch has shape {tuple(self.y.shape)}; append as many again, got {tuple(y.shape)}"
+            )
         return Gaussian(self.operator, torch.cat((self.y, y)), torch.cat((self.sigma, self.sigma)))
 
 
@@ -74,9 +76,17 @@ def measure(
     operator: LinearOperator, x: Images, sigma: float | Tensor, generator: torch.Generator | None = None
 ) -> Gaussian:
     """Simulate y = A x + e and return its Gaussian likelihood."""
-    return Gaussian(operator, _add_noise(operator(x), sigma, generator), sigma)
+    clean = operator(x)
+    return Gaussian(operator, _add_noise(clean, _checked_sigma(sigma, clean), generator), sigma)
 
 
-def _add_noise(clean: Tensor, sigma: float | Tensor, generator: torch.Generator | None) -> Tensor:
+def _checked_sigma(sigma: float | Tensor, like: Tensor) -> PerImage:
+    values = as_per_image(sigma, like)
+    if values.shape != (len(like),) or not bool(((values > 0) & torch.isfinite(values)).all()):
+        raise InputError(f"sigma must be positive, one number or one per image, got {sigma}")
+    return values
+
+
+def _add_noise(clean: Tensor, sigma: PerImage, generator: torch.Generator | None) -> Tensor:
     noise = torch.randn(clean.shape, generator=generator, dtype=clean.dtype).to(clean.device)
-    return clean + expand(as_per_image(sigma, clean), clean) * noise
+    return clean + expand(sigma, clean) * noise

@@ -3,7 +3,7 @@
 Images that are finished are no longer evaluated, so an easy image of a batch costs what it costs alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,12 +26,14 @@ class Solution:
         decrement: (B,) nats that the metric predicts could still be gained.
         evaluations: (B,) value-and-gradient evaluations spent here, the start's excluded.
         status: (B,) integers of `Status`; RUNNING never occurs.
+        visited: the points accepted on the way, the start first and the end last.
     """
 
     point: Point
     decrement: PerImage
     evaluations: Tensor
     status: Tensor
+    visited: list[Point]
 
 
 def minimise(
@@ -42,6 +44,7 @@ def minimise(
     evaluations: int,
     tolerance: float,
     active: Tensor,
+    history: Sequence[Point] = (),
 ) -> Solution:
     """Run a solver from an evaluated start until the evaluations or the expected gain run out.
 
@@ -51,8 +54,9 @@ def minimise(
         evaluations: budget per image.
         tolerance: nats; an image whose predicted decrease falls below it has converged.
         active: (B,) bool; the others are left where they are.
+        history: points of the same energy visited before, from which the solver may learn its curvature.
     """
-    state = solver.init(start, metric)
+    state, visited = solver.init(start, metric, history), [start]
     spent = torch.zeros(len(start.x), dtype=torch.long, device=start.x.device)
     for _ in range(evaluations):
         running = active & (state.status == Status.RUNNING) & (state.decrement > tolerance)
@@ -62,11 +66,12 @@ def minimise(
         trial = state.point.put(indices, energy(solver.propose(state)[indices], indices))
         updated = solver.update(state, trial, metric)
         state = _keep_idle(updated, state, running)
+        visited.append(state.point)
         spent = spent + running
     converged = (state.status == Status.RUNNING) & (state.decrement <= tolerance)
     status = torch.where(converged, int(Status.CONVERGED), state.status)
     status = torch.where(status == Status.RUNNING, int(Status.BUDGET), status)
-    return Solution(state.point, state.decrement, spent, status)
+    return Solution(state.point, state.decrement, spent, status, visited)
 
 
 def _keep_idle(updated, state, running: PerImage):

@@ -102,6 +102,11 @@ class Mask(LinearOperator):
                 "pass for example picture > 0.5"
             )
         if channels is not None:
+            if mask.shape[0] not in (1, channels):
+                raise InputError(
+                    f"a mask of shape {tuple(mask.shape)} does not fit {channels} channels; "
+                    f"give it 1 or {channels}"
+                )
             mask = mask.expand(channels, *mask.shape[1:])
         if not mask.any():
             raise InputError("the mask has no true entry, so nothing is measured; is it inverted?")
@@ -143,6 +148,8 @@ class GaussianSensing(LinearOperator):
                 f"measurements = {measurements} is outside 1..{n}, the number of entries of an image "
                 f"of shape {tuple(self.shape)}; choose fewer measurements than entries"
             )
+        if seed < 0:
+            raise InputError(f"seed = {seed} is negative; choose a seed of at least 0")
         self.measurement_shape = (int(measurements),)
         self.seed = int(seed)
         self.matrix = _gaussian_matrix(int(measurements), n, self.seed)

@@ -19,6 +19,10 @@ from aipo.errors import InputError, Status
 from aipo.minimise import minimise
 from aipo.solvers import LBFGS, GradientDescent, Metric, Point, Solver
 
+# Points of the path kept, so that the solver learns its curvature at a new λ from what it saw at others:
+# with D and R at hand separately, their gradients at any λ cost nothing.
+VISITED = 11
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -150,6 +154,7 @@ class Trace(Iterator[State]):
         self.options = options
         self._index = 0
         self._point: Point | None = None
+        self._visited: list[Point] = []
         self._weight: PerImage | None = None
         self._evaluations = torch.zeros(0, dtype=torch.long)
         self._active = torch.zeros(0, dtype=torch.bool)
@@ -200,7 +205,9 @@ class Trace(Iterator[State]):
             self.options.evaluations,
             self.options.tolerance,
             self._active,
+            [reweighted(point, weight) for point in self._visited],
         )
+        self._visited = [*self._visited, *solution.visited][-VISITED:]
         self._evaluations = self._evaluations + solution.evaluations
         accepted = solution.point.finite() & (solution.status != Status.DIVERGED)
         return self._advance(solution.point, weight, solution.decrement, solution.status, accepted)

@@ -172,9 +172,13 @@ class Spectral(Posterior):
     def metric(self, v: Images, alpha: PerImage) -> Images:
         u = self.surrogate.factor_adjoint(v)
         flat = u.flatten(1)
-        basis = self._v.to(flat)
-        shrink = self._squares.to(flat) / (self._squares.to(flat) + alpha.to(flat)[:, None])
-        rest = flat - ((flat @ basis) * shrink) @ basis.T
+        basis, squares, noise = self._v.to(flat), self._squares.to(flat), alpha.to(flat)[:, None]
+        inside = flat @ basis
+        outside = flat - inside @ basis.T
+        # Projected twice: what rounding leaves of V after one projection, 1/α would make larger than the
+        # true α/(s² + α) there, and the metric indefinite.
+        inside = inside * noise / (squares + noise) - outside @ basis
+        rest = outside + inside @ basis.T
         return self.surrogate.factor(rest.unflatten(1, u.shape[1:])) / expand(alpha.to(v), v)
 
     def _from_residual(self, residual: Measurements, alpha: PerImage) -> Images:
@@ -203,5 +207,7 @@ def _conjugate_gradients(
         residual = residual - expand(step, x) * image
         z = preconditioner(residual)
         previous, rho = rho, torch.where(rho > stop, dot(residual, z), rho)
-        direction = z + expand(rho / previous, x) * direction
+        # A solved image has ρ = 0 where its right-hand side is zero: no 0/0.
+        again = torch.where(rho > stop, rho / previous, torch.zeros_like(rho))
+        direction = z + expand(again, x) * direction
     return x

@@ -137,8 +137,10 @@ class FlowPrior(nn.Module):
         checkpoints.save_folder(Path(folder), self.card, tensors)
 
     def _pad(self, x: Images) -> Images:
-        _, height, width = self.shape
+        channels, height, width = self.shape
         factor = self.flow.factor
+        if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape[2:]:
+            return x  # the flow refuses it
         bottom, right = -x.shape[2] % factor, -x.shape[3] % factor
         if height is not None or width is not None or (bottom == 0 and right == 0):
             return x
@@ -175,10 +177,20 @@ def load_prior(name: str | Path) -> FlowPrior:
             groups[group][rest] = tensor
         flow = build_flow(card["flow"])
         surrogate = _SURROGATES[card["surrogate"]](**groups["surrogate"])
+        _check_surrogate(surrogate, flow.shape)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder} does not describe a prior of this version ({error!r})") from error
     checkpoints.load_state(flow, groups["flow"], str(folder))
     return FlowPrior(flow, surrogate, card)
+
+
+def _check_surrogate(
+    surrogate: LowRankGaussian | StationaryGaussian, shape: tuple[int, int | None, int | None]
+) -> None:
+    mean = tuple(surrogate.mean.shape)
+    expected = shape if isinstance(surrogate, LowRankGaussian) else shape[:1]
+    if mean != expected:
+        raise InputError(f"the surrogate's mean has shape {mean}, but the flow's pictures {tuple(shape)}")
 
 
 _SURROGATES = {"low-rank": LowRankGaussian, "stationary": StationaryGaussian}

@@ -202,7 +202,11 @@ def _surrogate_geometry(likelihood: Gaussian, surrogate):
         return closed.mode(likelihood.y, alpha(weight).expand(len(likelihood)))
 
     def metric(weight: PerImage) -> Metric:
-        return lambda v: expand(variance, v) * closed.metric(v, alpha(weight))
+        def apply(v: Tensor) -> Tensor:
+            times = len(v) // len(variance)
+            return expand(variance.repeat(times), v) * closed.metric(v, alpha(weight).repeat(times))
+
+        return apply
 
     return start, metric
 
@@ -215,6 +219,6 @@ def _measurement_geometry(likelihood: Gaussian):
         return likelihood.operator.pseudoinverse(likelihood.y)
 
     def metric(weight: PerImage) -> Metric:
-        return lambda v: expand(scale, v) * v
+        return lambda v: expand(scale.repeat(len(v) // len(scale)), v) * v
 
     return start, metric

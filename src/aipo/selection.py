@@ -46,7 +46,7 @@ class Discrepancy:
 class Sure:
     """Stein's unbiased estimate of the predictive risk ‖A x − A x_true‖²/m, by one Monte-Carlo probe.
 
-    risk = ‖A x(y) − y‖²/m − σ² + (2σ²/m) · b·(A x(y + εb) − A x(y))/ε with b ~ N(0, I), ε = 0.05 σ: the path
+    risk = ‖A x(y) − y‖²/m − σ² + (2σ²/m) · b·(A x(y + εb) − A x(y))/ε with b ~ N(0, I), ε = 0.2 σ: the path
     is followed a second time from y + εb. The divergence is kept within [0, m], where it must lie for a
     map that shrinks noise. The probe's seed comes from the measurement itself.
 
@@ -58,7 +58,7 @@ class Sure:
     def __init__(self, likelihood: Gaussian):
         self.likelihood = likelihood
         self.probe = torch.stack([_probe(y) for y in likelihood.y])
-        self.epsilon = expand(0.05 * likelihood.sigma, self.probe)
+        self.epsilon = expand(0.2 * likelihood.sigma, self.probe)
 
     def batch(self) -> Gaussian:
         return self.likelihood.append(self.likelihood.y + self.epsilon * self.probe)

@@ -6,8 +6,9 @@ there. Each proposal costs exactly one evaluation, and every image has its own s
 so the result for an image does not depend on its batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -16,7 +17,8 @@ from torch import Tensor
 from aipo.arrays import PerImage, dot, expand
 from aipo.errors import Status
 
-# A symmetric positive approximation of the inverse Hessian, applied to a batch of gradients.
+# A symmetric positive approximation of the inverse Hessian, applied to a batch of gradients, or to several
+# batches one behind the other.
 Metric = Callable[[Tensor], Tensor]
 
 
@@ -79,7 +81,10 @@ class SolverState(Protocol):
 class Solver(Protocol):
     """See the module's text."""
 
-    def init(self, point: Point, metric: Metric) -> Any: ...
+    def init(self, point: Point, metric: Metric, history: Sequence[Point]) -> Any:
+        """A state at `point`; `history` holds points of the same energy visited before, oldest first."""
+        ...
+
     def propose(self, state: Any) -> Tensor: ...
     def update(self, state: Any, trial: Point, metric: Metric) -> Any: ...
 
@@ -102,7 +107,7 @@ class GradientDescent:
 
     step: float = 0.5
 
-    def init(self, point: Point, metric: Metric) -> DescentState:
+    def init(self, point: Point, metric: Metric, history: Sequence[Point] = ()) -> DescentState:
         direction = -metric(point.gradient)
         status = torch.where(point.finite(), int(Status.RUNNING), int(Status.DIVERGED))
         return DescentState(point, direction, -0.5 * dot(point.gradient, direction), status)
@@ -150,24 +155,29 @@ class LBFGS:
     sufficient: float = 1e-4
     smallest_step: float = 1e-4
 
-    def init(self, point: Point, metric: Metric) -> LBFGSState:
+    def init(self, point: Point, metric: Metric, history: Sequence[Point] = ()) -> LBFGSState:
         n = point.gradient[0].numel()
         empty = point.gradient.new_zeros(self.memory, len(point.x), n)
-        status = torch.where(point.finite(), int(Status.RUNNING), int(Status.DIVERGED))
-        metric_gradient = metric(point.gradient)
         state = LBFGSState(
             point=point,
-            metric_gradient=metric_gradient,
-            direction=metric_gradient,
+            metric_gradient=metric(point.gradient),
+            direction=point.gradient,
             slope=point.value,
             step=torch.ones_like(point.value),
             steps=empty,
             changes=empty,
             metric_changes=empty,
             curvature=empty[:, :, 0],
-            decrement=0.5 * dot(point.gradient, metric_gradient),
-            status=status,
+            decrement=point.value,
+            status=torch.where(point.finite(), int(Status.RUNNING), int(Status.DIVERGED)),
         )
+        pairs = list(pairwise([*history, point][-self.memory - 1 :]))
+        if pairs:
+            changes = [after.gradient - before.gradient for before, after in pairs]
+            products = metric(torch.cat(changes)).split(len(point.x))
+            for (before, after), change, product in zip(pairs, changes, products, strict=True):
+                state = self._learn(state, after.x - before.x, change, product, after.finite())
+        state = replace(state, decrement=0.5 * dot(point.gradient, state.metric_gradient))
         return self._search_direction(state)
 
     def propose(self, state: LBFGSState) -> Tensor:
@@ -213,32 +223,39 @@ class LBFGS:
         """Move to the trial where it was taken, and learn the curvature between the two points."""
         point = trial.where(taken, state.point)
         metric_gradient = torch.where(expand(taken, trial.x), metric(trial.gradient), state.metric_gradient)
-        s = (point.x - state.point.x).flatten(1)
-        y = (point.gradient - state.point.gradient).flatten(1)
-        hy = (metric_gradient - state.metric_gradient).flatten(1)
-        curvature = (s * y).sum(1)
-        keep = taken & (curvature > 1e-8 * s.norm(dim=1) * y.norm(dim=1))
-
-        def push(history: Tensor, new: Tensor) -> Tensor:
-            shifted = torch.cat((history[1:], new[None]))
-            return torch.where(keep.reshape(1, -1, *[1] * (history.ndim - 2)), shifted, history)
-
-        moved = replace(
+        learnt = self._learn(
             state,
-            point=point,
-            metric_gradient=metric_gradient,
-            steps=push(state.steps, s),
-            changes=push(state.changes, y),
-            metric_changes=push(state.metric_changes, hy),
-            curvature=push(state.curvature, curvature),
-            decrement=0.5 * dot(point.gradient, metric_gradient),
+            point.x - state.point.x,
+            point.gradient - state.point.gradient,
+            metric_gradient - state.metric_gradient,
+            taken,
         )
+        decrement = 0.5 * dot(point.gradient, metric_gradient)
+        moved = replace(learnt, point=point, metric_gradient=metric_gradient, decrement=decrement)
         searched = self._search_direction(moved)
         return replace(
             searched,
             direction=torch.where(expand(taken, trial.x), searched.direction, state.direction),
             slope=torch.where(taken, searched.slope, state.slope),
             step=torch.where(taken, torch.ones_like(state.step), state.step),
+        )
+
+    def _learn(self, state: LBFGSState, s: Tensor, y: Tensor, hy: Tensor, known: PerImage) -> LBFGSState:
+        """Remember the pair (s, y) and H₀y of the images in `known` whose curvature sᵀy is positive."""
+        s, y, hy = s.flatten(1), y.flatten(1), hy.flatten(1)
+        curvature = (s * y).sum(1)
+        keep = known & (curvature > 1e-8 * s.norm(dim=1) * y.norm(dim=1))
+
+        def push(history: Tensor, new: Tensor) -> Tensor:
+            shifted = torch.cat((history[1:], new[None]))
+            return torch.where(keep.reshape(1, -1, *[1] * (history.ndim - 2)), shifted, history)
+
+        return replace(
+            state,
+            steps=push(state.steps, s),
+            changes=push(state.changes, y),
+            metric_changes=push(state.metric_changes, hy),
+            curvature=push(state.curvature, curvature),
         )
 
     def _search_direction(self, state: LBFGSState) -> LBFGSState:
@@ -289,7 +306,7 @@ class Adam:
     mean_decay: float = 0.9
     square_decay: float = 0.999
 
-    def init(self, point: Point, metric: Metric) -> AdamState:
+    def init(self, point: Point, metric: Metric, history: Sequence[Point] = ()) -> AdamState:
         status = torch.where(point.finite(), int(Status.RUNNING), int(Status.DIVERGED))
         zeros = torch.zeros_like(point.x)
         decrement = 0.5 * dot(point.gradient, metric(point.gradient))

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aipo.arrays import Images, PerImage, dot
+from aipo.errors import InputError
 
 # No pixel of an 8-bit picture is known better than this: a standard deviation of about one level.
 VARIANCE_FLOOR = 2e-5
@@ -54,6 +55,12 @@ class LowRankGaussian(nn.Module):
 
     def __init__(self, mean: Tensor, loadings: Tensor, variances: Tensor):
         super().__init__()
+        n = mean.numel()
+        if mean.ndim != 3 or loadings.ndim != 2 or len(loadings) != n or variances.shape != (n,):
+            raise InputError(
+                f"mean {tuple(mean.shape)}, loadings {tuple(loadings.shape)} and variances "
+                f"{tuple(variances.shape)} do not fit; they are (C, H, W), (n, r) and (n,) with n = C·H·W"
+            )
         self.register_buffer("mean", mean)
         self.register_buffer("loadings", loadings)
         self.register_buffer("variances", variances)
@@ -110,6 +117,7 @@ class StationaryGaussian(nn.Module):
         self.register_buffer("colours", colours)
         self.register_buffer("spectrum", spectrum)
         self._power: dict[tuple[int, int], Tensor] = {}
+        self.register_load_state_dict_post_hook(lambda module, _: module._power.clear())
 
     @classmethod
     def fit(cls, crops: Images) -> "StationaryGaussian":
@@ -123,10 +131,7 @@ class StationaryGaussian(nn.Module):
         taper = window[:, None] * window
         directions = torch.einsum("ij,bjhw->bihw", colours, centred) * taper
         power = torch.fft.fft2(directions).abs().square().mean(0) / taper.square().sum()
-        mirrored = torch.roll(power.flip(1, 2), (1, 1), (1, 2))
-        return cls(
-            mean.float(), colours.float(), (0.5 * (power + mirrored)).clamp_min(VARIANCE_FLOOR).float()
-        )
+        return cls(mean.float(), colours, power.clamp_min(VARIANCE_FLOOR).float())
 
     def power(self, like: Images) -> Tensor:
         """Eigenvalues of Σ for the size of `like`, (C, H, W//2 + 1), in `rfft2` order."""

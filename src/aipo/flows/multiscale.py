@@ -97,9 +97,11 @@ class MultiScaleFlow(nn.Module):
             for module in self.modules()
             if isinstance(module, ActNorm)
         ]
-        self(x)
-        for hook in hooks:
-            hook.remove()
+        try:
+            self(x)
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def freeze(self) -> "MultiScaleFlow":
         """Make the weights constants (evaluation only), which spares their gradients; returns itself."""
@@ -108,7 +110,7 @@ class MultiScaleFlow(nn.Module):
     def _checked(self, x: Tensor) -> Tensor:
         expected = [want for want in self.shape]
         fits = x.ndim == 4 and all(
-            want in (None, have) for want, have in zip(expected, x.shape[1:], strict=True)
+            have > 0 and want in (None, have) for want, have in zip(expected, x.shape[1:], strict=True)
         )
         if not fits or x.shape[2] % self.factor or x.shape[3] % self.factor:
             shown = ", ".join("any" if want is None else str(want) for want in expected)
