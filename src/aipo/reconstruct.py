@@ -123,7 +123,7 @@ def _select(
     """Follow the path until the criterion has passed its minimum for every image; keep the best state."""
     count = len(likelihood)
     tracer = trace(criterion.batch(), prior, options)
-    tracker, path = Tracker(patience=2), []
+    tracker, path = Tracker(patience=3), []
     evaluations = torch.zeros(0)
     for state in tracer:
         copies = state.accepted.reshape(-1, count).all(0)
