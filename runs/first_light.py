@@ -52,20 +52,22 @@ def main() -> None:
     parser.add_argument("photos")
     parser.add_argument("fashion")
     parser.add_argument("--out", default="docs/results")
-    parser.add_argument("--only", choices=["photos", "fashion28"], default=None)
+    parser.add_argument("--prior", choices=["photos", "fashion28"], default=None, help="only this one")
+    parser.add_argument("--task", choices=["denoise", "sense", "inpaint"], default=None, help="only this one")
     arguments = parser.parse_args()
     file = Path(arguments.out) / "first_light.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     for case in cases(arguments):
-        run(case, file)
+        if arguments.task in (None, case.task):
+            run(case, file)
     write_tables(file)
 
 
 def cases(arguments: argparse.Namespace):
-    if arguments.only != "fashion28":
+    if arguments.prior != "fashion28":
         chosen = load_pictures(arguments.photos)[:: 68 // COUNT][:COUNT]
         yield from measured("photos", [crop(p, 128) for p in chosen], [crop(p, 64) for p in chosen], 32)
-    if arguments.only != "photos":
+    if arguments.prior != "photos":
         garments = [to_image(picture) for picture in load_pictures(arguments.fashion)[:COUNT]]
         yield from measured("fashion28", garments, garments, 10)
 

@@ -8,6 +8,7 @@ import gzip
 import io
 import struct
 import tarfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,13 +54,16 @@ def _as_bytes(image: Tensor) -> np.ndarray:
 
 def _read_tar(path: Path) -> list[np.ndarray]:
     pictures = []
-    with tarfile.open(path) as tar:
-        for member in tar:
-            if member.isfile() and Path(member.name).suffix.lower() in PICTURE_SUFFIXES:
-                stream = tar.extractfile(member)
-                assert stream is not None
-                data = io.BytesIO(stream.read())
-                pictures.append(_as_bytes(read_image(data, f"{path}:{member.name}")))
+    try:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if member.isfile() and Path(member.name).suffix.lower() in PICTURE_SUFFIXES:
+                    stream = tar.extractfile(member)
+                    assert stream is not None
+                    data = io.BytesIO(stream.read())
+                    pictures.append(_as_bytes(read_image(data, f"{path}:{member.name}")))
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise InputError(f"{path} is not a readable tar ({error}); restore it") from error
     if not pictures:
         raise InputError(f"{path} holds no pictures; expected files such as .png or .jpg in the tar")
     return pictures
@@ -71,11 +75,11 @@ def _read_idx(path: Path) -> np.ndarray:
     try:
         data = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
         magic, count, height, width = struct.unpack(">IIII", data[:16])
-    except (OSError, EOFError, struct.error, ValueError) as error:
+    except (OSError, EOFError, struct.error, zlib.error) as error:
         raise InputError(
             f"{path} is not a readable idx file ({error}); give a folder, a tar or idx"
         ) from error
-    if magic != 2051 or len(data) != 16 + count * height * width:
+    if magic != 2051 or len(data) != 16 + count * height * width or len(data) == 16:
         raise InputError(f"{path} is not an idx file of images (magic number {magic}, {len(data)} bytes)")
     return np.frombuffer(data, np.uint8, offset=16).reshape(count, height, width)
 
@@ -95,6 +99,10 @@ class PictureData:
     flips: bool
 
     def __post_init__(self):
+        if not self.pictures:
+            raise InputError("there is no picture to train on; check the source")
+        if self.crop is not None and self.crop < 1:
+            raise InputError(f"crop = {self.crop}; use a positive side, or none for whole pictures")
         shapes = {picture.shape for picture in self.pictures}
         if len({shape[0] for shape in shapes}) != 1:
             raise InputError("the pictures mix grey and colour; train on one kind")

@@ -22,8 +22,8 @@ class Solution:
     """Where a minimisation ended.
 
     Attributes:
-        point: the last accepted point of each image.
-        decrement: (B,) nats that the metric predicts could still be gained.
+        point: the lowest point that each image visited, never above its start.
+        decrement: (B,) nats that the metric predicts could still be gained there.
         evaluations: (B,) value-and-gradient evaluations spent here, the start's excluded.
         status: (B,) integers of `Status`; RUNNING never occurs.
         visited: the points accepted on the way, the start first and the end last.
@@ -58,6 +58,7 @@ def minimise(
     """
     state, visited = solver.init(start, metric, history), [start]
     spent = torch.zeros(len(start.x), dtype=torch.long, device=start.x.device)
+    best, decrement = start, state.decrement
     for _ in range(evaluations):
         running = active & (state.status == Status.RUNNING) & (state.decrement > tolerance)
         indices = running.nonzero().squeeze(1)
@@ -67,11 +68,15 @@ def minimise(
         updated = solver.update(state, trial, metric)
         state = _keep_idle(updated, state, running)
         visited.append(state.point)
+        # Not every solver descends: plain steps that are too long climb, and Adam overshoots.
+        lower = state.point.value <= best.value
+        best = state.point.where(lower, best)
+        decrement = torch.where(lower, state.decrement, decrement)
         spent = spent + running
     converged = (state.status == Status.RUNNING) & (state.decrement <= tolerance)
     status = torch.where(converged, int(Status.CONVERGED), state.status)
     status = torch.where(status == Status.RUNNING, int(Status.BUDGET), status)
-    return Solution(state.point, state.decrement, spent, status, visited)
+    return Solution(best, decrement, spent, status, visited)
 
 
 def _keep_idle(updated, state, running: PerImage):

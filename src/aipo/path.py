@@ -8,6 +8,7 @@ Source: Liu, Yang, Zhang & Lei 2023 (AIPO), algorithm 1. Its own choices are the
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -122,6 +123,8 @@ class PathOptions:
             raise InputError(f"weights must be non-negative and increasing, got {self.weights}")
         if self.evaluations < 1:
             raise InputError(f"evaluations = {self.evaluations}; the corrector needs at least 1 per weight")
+        if self.start not in ("surrogate", "measurement"):
+            raise InputError(f"start = {self.start!r}; use surrogate or measurement")
 
 
 def uniform(last: float, count: int) -> tuple[float, ...]:
@@ -207,7 +210,8 @@ class Trace(Iterator[State]):
             self._active,
             [reweighted(point, weight) for point in self._visited],
         )
-        self._visited = [*self._visited, *solution.visited][-VISITED:]
+        for point in solution.visited:
+            self._visited = _remember(self._visited, point)
         self._evaluations = self._evaluations + solution.evaluations
         accepted = solution.point.finite() & (solution.status != Status.DIVERGED)
         return self._advance(solution.point, weight, solution.decrement, solution.status, accepted)
@@ -242,6 +246,14 @@ class Trace(Iterator[State]):
             return idle
         found = weighted(x[indices], self.problem.terms(x[indices], indices), weight[indices])
         return idle.put(indices, found)
+
+
+def _remember(visited: list[Point], point: Point) -> list[Point]:
+    """The last points where each image was, so that what one image spends pushes out no other's points."""
+    if not visited:
+        return [point] * VISITED
+    moved = (point.x != visited[-1].x).flatten(1).any(1)
+    return [newer.where(moved, older) for older, newer in pairwise([*visited, point])]
 
 
 def weighted(x: Tensor, terms: Terms, weight: PerImage) -> Point:

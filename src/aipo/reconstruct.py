@@ -10,6 +10,7 @@ from torch import Tensor
 from aipo.arrays import Images, PerImage, expand
 from aipo.errors import InputError, Status
 from aipo.likelihoods import Gaussian
+from aipo.operators import Identity, Mask
 from aipo.path import PathOptions, Problem, State, Terms, Trace, geometric
 from aipo.posterior import posterior
 from aipo.priors import Prior
@@ -24,7 +25,11 @@ SMALLEST_WEIGHT = 1e-4
 # Entries of x per call of the prior: bounds the memory of its gradient, some 10 kB per entry.
 LARGEST_CHUNK = 500_000
 
-AUTOMATIC = PathOptions(geometric(0.1, 12.8, 8), evaluations=12, tolerance=0.5)
+# Steps of √2 in λ, few evaluations at each: the path carries solution and curvature from one to the next.
+AUTOMATIC = PathOptions(geometric(0.2, 12.8, 13), evaluations=8, tolerance=0.5)
+
+# States without improvement after which a criterion has passed its minimum.
+PATIENCE = 3
 
 
 @dataclass(frozen=True)
@@ -85,17 +90,23 @@ def reconstruct(
         likelihood: what was measured, (B, ...).
         prior: density of pictures.
         weight: λ, a positive number; "bayes" (λ = 1, the maximum a posteriori); "sure" or "discrepancy",
-            which choose among the states of the path; "auto", SURE where the noise is Gaussian.
-        options: how the path is followed. With a fixed λ it ends there.
+            which choose among the states of the path; "auto", SURE where every measured value is an entry of
+            the picture (denoising, inpainting), the discrepancy principle where values mix entries.
+        options: how the path is followed. With a fixed λ it ends there. The discrepancy principle follows
+            the path once where SURE follows it twice, so it may spend twice the evaluations at each weight.
         watch: called with every state, for progress bars.
 
     Raises:
         InputError: a weight that is none of these.
     """
-    if weight in ("auto", "sure"):
+    if weight == "auto":
+        # What mixed measurements leave open, no estimate from them judges: the predictive risk is flat in λ.
+        weight = "sure" if isinstance(likelihood.operator, Identity | Mask) else "discrepancy"
+    if weight == "sure":
         return _select(Sure(likelihood), likelihood, prior, options, watch)
     if weight == "discrepancy":
-        return _select(Discrepancy(likelihood), likelihood, prior, options, watch)
+        doubled = replace(options, evaluations=2 * options.evaluations)
+        return _select(Discrepancy(likelihood), likelihood, prior, doubled, watch)
     fixed = 1.0 if weight == "bayes" else weight
     if isinstance(fixed, str) or not 0 < fixed < float("inf"):
         raise InputError(f"weight = {weight!r}; use auto, bayes, sure, discrepancy or a positive number")
@@ -123,7 +134,7 @@ def _select(
     """Follow the path until the criterion has passed its minimum for every image; keep the best state."""
     count = len(likelihood)
     tracer = trace(criterion.batch(), prior, options)
-    tracker, path = Tracker(patience=3), []
+    tracker, path = Tracker(PATIENCE), []
     evaluations = torch.zeros(0)
     for state in tracer:
         copies = state.accepted.reshape(-1, count).all(0)

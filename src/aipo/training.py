@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from aipo.checkpoints import load_tensors, save_tensors, write_atomic
+from aipo.checkpoints import load_state, load_tensors, save_tensors, write_atomic
 from aipo.data import PictureData, dequantize
+from aipo.errors import CheckpointError
 from aipo.flows import MultiScaleFlow
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
@@ -129,7 +130,7 @@ def _step(
     norm = nn.utils.clip_grad_norm_(flow.parameters(), options.clip)
     if torch.isfinite(norm):  # one bad batch must not destroy the weights
         optimizer.step()
-    return float(loss)
+    return loss.item()
 
 
 @torch.no_grad()
@@ -173,8 +174,15 @@ def _resume(
     for name, tensor in tensors.items():
         group, rest = name.split(".", 1)
         groups[group][rest] = tensor
-    flow.load_state_dict(groups["flow"])
-    average.load_state_dict(groups["average"])
+    wanted = json.loads(json.dumps(asdict(options)))
+    free = {"steps", "validate_every"}
+    changed = [name for name in wanted if name not in free and metadata["options"].get(name) != wanted[name]]
+    if changed:
+        raise CheckpointError(
+            f"{path} is of a training with other {', '.join(changed)}; use the same options or another folder"
+        )
+    load_state(flow, groups["flow"], str(path))
+    load_state(average, groups["average"], str(path))
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in groups["adam"].items():
         index, key = name.split(".")
@@ -193,5 +201,13 @@ def _keep_metrics(out: Path, step: int) -> None:
     """Drop rows past the step that training goes on from: they will be written again."""
     path = out / METRICS_NAME
     lines = path.read_text().splitlines() if path.exists() else []
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    kept = [line for line in lines if _step_of(line) <= step]
     write_atomic(path, "".join(line + "\n" for line in kept).encode())
+
+
+def _step_of(line: str) -> float:
+    """Infinite for a line that was cut short."""
+    try:
+        return json.loads(line)["step"]
+    except ValueError:
+        return math.inf
