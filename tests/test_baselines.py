@@ -15,6 +15,7 @@ from aipo.baselines import (
     biharmonic_filling,
     bm3d,
     data_proximal,
+    plain_total_variation,
     plug_and_play,
     total_variation,
 )
@@ -99,6 +100,16 @@ def test_total_variation_denoises(picture: Tensor):
     operator = Identity((picture.shape[1], 32, 32))
     y = measure(operator, picture, 0.1)
     assert_restored(total_variation(operator, y, 0.1, picture), picture, psnr(y, picture) + 3)
+
+
+def test_plain_total_variation_denoises_but_less_than_in_opponent_colours():
+    picture = colour(32)
+    y = measure(Identity((3, 32, 32)), picture, 0.1)
+    plain = plain_total_variation(y, 0.1, picture)
+    assert_restored(plain, picture, psnr(y, picture) + 2)
+    assert psnr(plain.image, picture) < psnr(
+        total_variation(Identity((3, 32, 32)), y, 0.1, picture).image, picture
+    )
 
 
 @pytest.mark.parametrize("picture", [colour(32), grey(32)], ids=["colour", "grey"])

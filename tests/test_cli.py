@@ -1,0 +1,195 @@
+"""The commands as a user runs them, on small pictures."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+
+from aipo import demo
+from aipo.cli import main
+from aipo.measurements import load_measurement
+
+FIELDS = {
+    "task", "image", "psnr_before", "psnr_after", "data_energy", "prior_energy", "weight", "evaluations",
+    "seconds", "status",
+}  # fmt: skip
+
+
+def save(path: Path, picture: np.ndarray) -> str:
+    Image.fromarray((picture.clip(0, 1) * 255).round().astype(np.uint8)).save(path)
+    return str(path)
+
+
+@pytest.fixture
+def clean() -> np.ndarray:
+    return data.astronaut()[100:133, 180:220] / 255.0
+
+
+@pytest.fixture
+def noisy(clean: np.ndarray) -> np.ndarray:
+    return clean + 0.1 * np.random.default_rng(0).standard_normal(clean.shape)
+
+
+def summary(folder: Path) -> list[dict]:
+    records = json.loads((folder / "summary.json").read_text())
+    assert all(record.keys() >= FIELDS for record in records)
+    return records
+
+
+def test_restore_denoises_several_files_and_goes_on_after_bad_ones(tmp_path, clean, noisy, capsys, caplog):
+    save(tmp_path / "clean.png", clean)
+    files = [
+        save(tmp_path / "a.png", noisy),
+        str(tmp_path / "missing.png"),
+        save(tmp_path / "grey.png", noisy[..., 0]),
+    ]
+    out = tmp_path / "out"
+    status = main(
+        ["restore", *files, "--sigma", "0.1", "--reference", str(tmp_path / "clean.png"), "--out", str(out)]
+    )
+    assert status == 1
+    (record,) = summary(out)
+    assert record["psnr_after"] > record["psnr_before"] + 4 and record["status"] in ("budget", "converged")
+    assert {file.name for file in out.iterdir()} == {
+        "a.png", "a-panel.png", "a-path.png", "summary.json", "summary.txt"
+    }  # fmt: skip
+    assert "missing.png" in caplog.text and "grey.png" in caplog.text and "grey picture" in caplog.text
+    assert "denoise" in capsys.readouterr().out
+
+
+def test_restored_file_is_the_picture_of_the_record(tmp_path, clean, noisy):
+    out = tmp_path / "out"
+    main(
+        [
+            "restore",
+            save(tmp_path / "a.png", noisy),
+            "--reference",
+            save(tmp_path / "c.png", clean),
+            "--out",
+            str(out),
+        ]
+    )
+    (record,) = summary(out)
+    restored = np.asarray(Image.open(out / "a.png")) / 255.0
+    psnr = -10 * np.log10(np.mean((restored - np.round(clean * 255) / 255) ** 2))
+    assert psnr == pytest.approx(record["psnr_after"], abs=0.05)
+    assert record["sigma"] == pytest.approx(0.1, rel=0.3), "estimated, not given"
+
+
+def test_restore_inpaints_with_a_mask(tmp_path, clean):
+    mask = np.ones(clean.shape[:2])
+    mask[14:18, 14:18] = 0
+    holed = clean * mask[..., None]
+    out = tmp_path / "out"
+    arguments = ["--task", "inpaint", "--mask", save(tmp_path / "mask.png", mask), "--sigma", "0.02"]
+    arguments += ["--reference", save(tmp_path / "c.png", clean), "--weight", "1", "--out", str(out)]
+    assert main(["restore", save(tmp_path / "a.png", holed), *arguments]) == 0
+    (record,) = summary(out)
+    assert record["task"] == "inpaint" and record["weight"] == 1 and record["criterion"] == "fixed"
+    assert record["psnr_after"] > record["psnr_before"] + 3
+
+
+def test_measure_then_restore(tmp_path, clean):
+    file = tmp_path / "y.safetensors"
+    arguments = [
+        "--size",
+        "16",
+        "--measurements",
+        "300",
+        "--sigma",
+        "0.01",
+        "--seed",
+        "5",
+        "--out",
+        str(file),
+    ]
+    assert main(["measure", save(tmp_path / "c.png", clean), *arguments]) == 0
+    task, likelihood = load_measurement(file)
+    assert task == "sense" and likelihood.y.shape == (1, 300) and likelihood.operator.shape == (3, 16, 16)
+    assert main(["restore", str(file), "--out", str(tmp_path / "out")]) == 0
+    (record,) = summary(tmp_path / "out")
+    assert record["task"] == "sense" and record["psnr_after"] is None and record["criterion"] == "discrepancy"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--prior", "nope"], "there is no prior nope"),
+        (["--sigma", "-1"], "sigma must be positive"),
+        (["--task", "inpaint"], "--mask"),
+        (["--weight", "-2"], "weight"),
+    ],
+)
+def test_what_cannot_work_is_one_sentence_and_a_status(tmp_path, noisy, caplog, arguments, words):
+    status = main(["restore", save(tmp_path / "a.png", noisy), *arguments, "--out", str(tmp_path / "out")])
+    assert status != 0
+    assert words in caplog.text and "Traceback" not in caplog.text
+    assert not (tmp_path / "out" / "summary.json").exists()
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused_before_computing(tmp_path, noisy, caplog):
+    (tmp_path / "file").write_text("in the way")
+    assert main(["restore", save(tmp_path / "a.png", noisy), "--out", str(tmp_path / "file")]) == 2
+    assert "cannot write" in caplog.text
+
+
+def test_priors_lists_what_ships(capsys):
+    assert main(["priors"]) == 0
+    text = capsys.readouterr().out
+    assert (
+        "photos" in text and "fashion28" in text and "bits per dimension" in text and "research use" in text
+    )
+
+
+def test_train_then_restore_with_the_new_prior(tmp_path, clean, noisy):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index in range(6):
+        save(folder / f"{index}.png", data.astronaut()[40 * index : 40 * index + 40, 100:150] / 255.0)
+    prior = tmp_path / "prior"
+    arguments = [
+        "--out",
+        str(prior),
+        "--holdout",
+        "2",
+        "--crop",
+        "16",
+        "--flow.any_size",
+        "true",
+        "--flow.hidden",
+        "8",
+    ]
+    arguments += ["--flow.steps", "1", "--flow.levels", "2", "--training.steps", "6", "--training.batch", "4"]
+    assert main(["train", str(folder), *arguments]) == 0
+    assert (prior / "README.md").exists() and (prior / "training" / "metrics.jsonl").exists()
+    picture = save(tmp_path / "a.png", noisy)
+    assert (
+        main(["restore", picture, "--prior", str(prior), "--weight", "0.5", "--out", str(tmp_path / "out")])
+        == 0
+    )
+
+
+def test_demo_measures_and_restores_in_three_ways(tmp_path, monkeypatch, capsys):
+    small = tuple(demo.Task(task.name, (3, 16, 16), task.sigma, task.operator) for task in demo.TASKS[:2])
+    monkeypatch.setattr(demo, "TASKS", small)
+    assert main(["demo", "--out", str(tmp_path)]) == 0
+    records = summary(tmp_path)
+    assert [record["task"] for record in records] == ["denoise", "sense"]
+    assert all(record["psnr_after"] > record["psnr_before"] for record in records)
+    assert (tmp_path / "sense-panel.png").exists() and "evaluations" in capsys.readouterr().out
+
+
+def test_the_real_demo_is_the_three_tasks_of_the_paper():
+    assert [(task.name, task.sigma) for task in demo.TASKS] == [
+        ("denoise", 0.1),
+        ("sense", 0.01),
+        ("inpaint", 0.02),
+    ]
+    sensing = demo.TASKS[1].operator((3, 16, 16))
+    assert sensing.measurements == 3 * 16 * 16 // 4
+    assert not demo.TASKS[2].operator((3, 128, 128)).mask[:, 48:80, 48:80].any()  # type: ignore[attr-defined]
+    assert torch.equal(demo.photograph(64), demo.photograph(64))

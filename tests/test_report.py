@@ -1,0 +1,83 @@
+"""Tables and files that commands leave behind."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+
+from aipo.errors import InputError
+from aipo.evaluation import Record, centre_hole, check_fit
+from aipo.likelihoods import measure
+from aipo.metrics import psnr, ssim
+from aipo.operators import GaussianSensing, Mask
+from aipo.priors import load_prior
+from aipo.report import measurement_picture, table, write_summary
+from aipo.restoring import estimated_sigma, read_square
+
+RECORD = Record("denoise", "a", None, 20.0, 30.5, -100.0, -2000.0, 0.5, "sure", 42, 1.5, "budget", 0.1)
+
+
+def test_table_shows_every_number_and_a_dash_where_unknown():
+    lines = table([RECORD, replace(RECORD, image="longer-name")]).splitlines()
+    assert (
+        len(lines) == 3
+        and len({line.index("status" if i == 0 else "budget") for i, line in enumerate(lines)}) == 1
+    )
+    assert lines[1].split()[2] == "-" and "30.50" in lines[1] and "42" in lines[1]
+
+
+def test_summary_holds_the_same_numbers_twice(tmp_path):
+    write_summary(tmp_path, [RECORD])
+    (record,) = json.loads((tmp_path / "summary.json").read_text())
+    assert record["psnr_before"] is None and record["psnr_after"] == 30.5 and record["evaluations"] == 42
+    assert (tmp_path / "summary.txt").read_text() == table([RECORD]) + "\n"
+
+
+def test_psnr_of_a_known_error_and_after_clipping():
+    truth = torch.full((2, 1, 4, 4), 0.5)
+    assert psnr(truth + 0.1, truth) == pytest.approx(20.0, abs=1e-4)
+    assert torch.isinf(psnr(torch.full((1, 1, 4, 4), 1.7), torch.ones(1, 1, 4, 4))).all()
+
+
+def test_ssim_is_one_where_equal_and_falls_with_noise():
+    x = torch.rand(2, 3, 32, 32)
+    assert ssim(x, x) == pytest.approx(1.0)
+    assert (ssim(x + 0.3 * torch.randn(x.shape), x) < 0.95).all()
+
+
+def test_centre_hole_is_centred_and_must_fit():
+    mask = centre_hole((1, 6, 8), 2)
+    assert (~mask).nonzero()[:, 1:].tolist() == [[2, 3], [2, 4], [3, 3], [3, 4]]
+    with pytest.raises(InputError, match="side 6"):
+        centre_hole((1, 6, 8), 6)
+
+
+def test_measurement_picture_is_visible_for_every_operator():
+    x = torch.rand(1, 3, 8, 8)
+    for operator in (Mask(centre_hole((3, 8, 8), 2)), GaussianSensing((3, 8, 8), 40)):
+        shown = measurement_picture(measure(operator, x, 0.01))
+        assert shown.shape == x.shape and shown.max() > 0.5
+
+
+def test_a_picture_of_another_kind_is_refused():
+    with pytest.raises(InputError, match="grey"):
+        check_fit((1, 32, 32), load_prior("photos"), "a.png")
+    with pytest.raises(InputError, match="28"):
+        check_fit((1, 32, 32), load_prior("fashion28"), "a.png")
+
+
+def test_noise_level_is_estimated():
+    smooth = torch.linspace(0, 1, 64).expand(1, 3, 64, 64)
+    noise = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert estimated_sigma(smooth + 0.05 * noise) == pytest.approx(0.05, rel=0.1)
+    assert estimated_sigma(smooth) > 0, "a picture of 8 bits is never free of noise"
+
+
+def test_read_square_takes_the_centre(tmp_path):
+    picture = Image.new("RGB", (30, 10), (0, 0, 0))
+    picture.paste((255, 255, 255), (10, 0, 20, 10))
+    picture.save(tmp_path / "a.png")
+    square = read_square(str(tmp_path / "a.png"), 5)
+    assert square.shape == (1, 3, 5, 5) and square.min() > 0.99
