@@ -9,6 +9,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +99,7 @@ def train(
 def _moving_average(decay: float):
     """Exponential moving average whose decay at step k is min(decay, (1 + k)/(10 + k))."""
 
-    def update(averages: list[Tensor], parameters: list[Tensor], count: Tensor) -> None:
+    def update(averages: Any, parameters: Any, count: Tensor | int) -> None:
         k = int(count)
         torch._foreach_lerp_(averages, parameters, 1 - min(decay, (1 + k) / (10 + k)))
 
