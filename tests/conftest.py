@@ -1,4 +1,4 @@
-"""One thread: the tests' tensors are small, and threads that wait for each other on a busy machine cost minutes."""
+"""One thread: tests have small tensors, and threads that wait for each other cost minutes on a busy machine."""
 
 import os
 
