@@ -1,4 +1,4 @@
-"""One thread: tests have small tensors, and threads that wait for each other cost minutes on a busy machine."""
+"""One thread: tests have small tensors, and threads that wait for each other are slow on a busy machine."""
 
 import os
 
