@@ -93,6 +93,7 @@ def plot_path(file: Path, result: Reconstruction, truth: Images | None) -> None:
     """Objective, PSNR (where the truth is known) and the selection criterion against λ."""
     matplotlib.use("Agg")
     from matplotlib import pyplot  # only here: it is slow to import
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     states = [state for state in result.path if float(state.weight[0]) > 0]
     weights = [float(state.weight[0]) for state in states]
@@ -107,6 +108,9 @@ def plot_path(file: Path, result: Reconstruction, truth: Images | None) -> None:
         axis.plot(weights, curve, "o-", markersize=4)
         axis.axvline(float(result.weight[0]), color="0.6", linestyle="--", linewidth=1)
         axis.set(xscale="log", xlabel="weight λ", title=label)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
     figure.tight_layout()
     figure.savefig(file, dpi=110)
     pyplot.close(figure)
