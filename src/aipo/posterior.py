@@ -54,6 +54,11 @@ def posterior(operator: LinearOperator, surrogate: Surrogate) -> Posterior:
     return Spectral(operator, surrogate)
 
 
+def _observed(operator: Identity | Mask) -> Tensor:
+    """Which entries of the image are measured, boolean (C, H, W)."""
+    return torch.ones(operator.shape, dtype=torch.bool) if isinstance(operator, Identity) else operator.mask
+
+
 class MaskedStationary(Posterior):
     """AᵀA is a 0/1 mask, Σ a stationary covariance.
 
@@ -71,9 +76,7 @@ class MaskedStationary(Posterior):
 
     def __init__(self, operator: Identity | Mask, surrogate: StationaryGaussian):
         super().__init__(operator, surrogate)
-        observed = (
-            torch.ones(operator.shape, dtype=torch.bool) if isinstance(operator, Identity) else operator.mask
-        )
+        observed = _observed(operator)
         self.missing = ~observed
         self.complete = bool(observed.all())
 
@@ -112,9 +115,7 @@ class MaskedLowRank(Posterior):
 
     def __init__(self, operator: Identity | Mask, surrogate: LowRankGaussian):
         super().__init__(operator, surrogate)
-        observed = (
-            torch.ones(operator.shape, dtype=torch.bool) if isinstance(operator, Identity) else operator.mask
-        )
+        observed = _observed(operator)
         self._observed = observed.flatten().double()
         self._precision = 1 / surrogate.variances.double()
         self._q = surrogate.loadings.double() * self._precision[:, None]
