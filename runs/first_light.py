@@ -108,13 +108,16 @@ def run(case: Case, file: Path) -> None:
     """Every method on one case, in turn; methods already in the file are skipped."""
     done = [row for row in read(file) if key(row) == (case.prior, case.task, case.picture)]
     names = {row["method"] for row in done}
+    prior = load_prior(case.prior)
     if "aipo" not in names:
-        prior = load_prior(case.prior)
-        spent = record_aipo(case, prior, file)
+        done.append(record_aipo(case, prior, file))
+    spent = next(row["evaluations"] for row in done if row["method"] == "aipo")
+    if "fixed λ = 1" not in names:
         fixed = PathOptions((1.0,), evaluations=spent - 1, tolerance=0.0)
         record(
             case, file, "fixed λ = 1", lambda: from_result(reconstruct(case.likelihood, prior, 1.0, fixed))
         )
+    if "surrogate" not in names:
         record(case, file, "surrogate", lambda: surrogate(case, prior))
     sigma, y, operator = float(case.likelihood.sigma[0]), case.likelihood.y, case.likelihood.operator
     if isinstance(operator, Identity) and PLAIN_TV not in names:
@@ -128,7 +131,7 @@ def run(case: Case, file: Path) -> None:
             )
 
 
-def record_aipo(case: Case, prior: FlowPrior, file: Path) -> int:
+def record_aipo(case: Case, prior: FlowPrior, file: Path) -> dict:
     """aipo with its automatic weight, and the best state of the same path as the truth would choose it."""
     started = time.perf_counter()
     result = reconstruct(case.likelihood, prior)
@@ -136,8 +139,7 @@ def record_aipo(case: Case, prior: FlowPrior, file: Path) -> int:
     best = max(result.path, key=lambda state: float(psnr(state.x, case.truth)[0]))
     append(case, file, "oracle on the path", best.x, {"weight": float(best.weight[0])})
     append(case, file, "A⁺y", case.likelihood.operator.pseudoinverse(case.likelihood.y), {})
-    append(case, file, "aipo", result.image, extra)
-    return int(result.evaluations[0])
+    return append(case, file, "aipo", result.image, extra)
 
 
 def surrogate(case: Case, prior: FlowPrior) -> tuple[Images, dict]:
@@ -170,7 +172,7 @@ def record(case: Case, file: Path, method: str, restore: Callable[[], tuple[Imag
     append(case, file, method, image, {"seconds": time.perf_counter() - started, **extra})
 
 
-def append(case: Case, file: Path, method: str, image: Images, extra: dict) -> None:
+def append(case: Case, file: Path, method: str, image: Images, extra: dict) -> dict:
     quality = {"psnr": float(psnr(image, case.truth)[0]), "ssim": float(ssim(image, case.truth)[0])}
     row = {
         "prior": case.prior,
@@ -183,10 +185,14 @@ def append(case: Case, file: Path, method: str, image: Images, extra: dict) -> N
     with open(file, "a") as stream:
         stream.write(json.dumps(row, ensure_ascii=False) + "\n")
     print(f"{case.prior} {case.task} {case.picture} {method}: {quality['psnr']:.2f} dB", flush=True)
+    return row
 
 
 def read(file: Path) -> list[dict]:
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    """The recorded rows, the newest of each case and method."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    rows = [json.loads(line) for line in lines]
+    return list({(*key(row), row["method"]): row for row in rows}.values())
 
 
 def key(row: dict) -> tuple[str, str, int]:
@@ -200,7 +206,7 @@ def write_tables(file: Path) -> None:
     lines = ["# First light", "", (__doc__ or "").strip().split("\n\n", 2)[2].replace("\n", " "), ""]
     lines += ["## Picture quality: mean PSNR in dB (mean SSIM)", ""]
     lines += ["| prior | task | pictures | " + " | ".join(methods) + " |", "|---" * (3 + len(methods)) + "|"]
-    groups = sorted({(row["prior"], row["task"]) for row in rows}, reverse=True)
+    groups = sorted({(row["prior"], row["task"]) for row in rows if row["method"] == "aipo"}, reverse=True)
     for group in groups:
         found = {
             m: [r for r in rows if (r["prior"], r["task"]) == group and r["method"] == m] for m in methods
@@ -229,8 +235,10 @@ def gains(rows: list[dict], group: tuple[str, str], methods: list[str]) -> list[
     for method in methods:
         pictures = [p for m, p in of if m == method and ("aipo", p) in of]
         differences = [of["aipo", p] - of[method, p] for p in pictures]
-        shown = f"{np.mean(differences):+.2f} ({min(differences):+.2f}, {max(differences):+.2f})"
-        cells.append(shown if differences else "–")
+        if not differences:
+            cells.append("–")
+            continue
+        cells.append(f"{np.mean(differences):+.2f} ({min(differences):+.2f}, {max(differences):+.2f})")
     return cells
 
 
