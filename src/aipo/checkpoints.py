@@ -36,7 +36,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
     """One safetensors file with JSON metadata and a checksum of both."""
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    contiguous = _contiguous(tensors)
     text = json.dumps(metadata)
     write_atomic(path, save(contiguous, {"json": text, "sha256": _content_digest(contiguous, text)}))
 
@@ -63,8 +63,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def save_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """A prior folder: model.safetensors and config.json with the checksums of both."""
     folder.mkdir(parents=True, exist_ok=True)
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    data = save(contiguous)
+    data = save(_contiguous(tensors))
     config = {**config, "sha256": {TENSORS_NAME: hashlib.sha256(data).hexdigest()}}
     config["sha256"][CONFIG_NAME] = _config_digest(config)
     write_atomic(folder / TENSORS_NAME, data)
@@ -127,6 +126,10 @@ def load_state(module: torch.nn.Module, tensors: dict[str, Tensor], origin: str)
                 f"{origin} {problem} tensors {', '.join(names[:5])}; it belongs to another flow"
             )
     module.load_state_dict(tensors)
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def _content_digest(tensors: dict[str, Tensor], text: str) -> str:
