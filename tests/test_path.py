@@ -387,3 +387,44 @@ def test_the_evaluations_reported_are_the_priors(predictor):
     counted = Counted(WithSurrogate(prior, priors.Gaussian(prior.mean, torch.eye(24, dtype=torch.float64))))
     for state in trace(likelihood, counted, PathOptions((0.0, 0.3, 1.0, 2.5), predictor, tolerance=1e-6)):
         assert int(state.evaluations.sum()) == counted.images
+
+
+@pytest.mark.parametrize("stiffness", [0.0, -1.0, math.inf, math.nan])
+def test_stiffness_must_be_positive(stiffness):
+    with pytest.raises(InputError, match="stiffness"):
+        PathOptions((1.0,), stiffness=stiffness)
+
+
+def test_the_metric_is_taken_at_a_stiffer_prior():
+    """The surrogate is the prior here: at stiffness 1 one Newton step arrives, at 4 it falls short."""
+    prior = gaussian_prior()
+    likelihood = measurement(OPERATORS["denoising"], prior)
+    exact = minimiser(likelihood, prior, 1.0)
+    moved = likelihood.y.reshape(exact.shape)
+
+    def error(stiffness: float) -> float:
+        options = PathOptions((1.0,), solver=GradientDescent(1.0), evaluations=1, stiffness=stiffness)
+        problem = trace(likelihood, prior, options).problem
+        state = next(Trace(replace(problem, start=lambda weight: moved), options))
+        return relative(state.x, exact)
+
+    assert error(1.0) < 1e-10
+    assert error(4.0) > 1e-3
+
+
+def test_a_trace_that_has_not_begun_retires_nothing():
+    prior = gaussian_prior()
+    with pytest.raises(InputError, match="first state"):
+        trace(measurement(OPERATORS["denoising"], prior), prior, EXACTLY).retire(torch.tensor([True]))
+
+
+@pytest.mark.parametrize("make", [lambda: uniform(1.0, 0), lambda: geometric(0.1, 1.0, 0)])
+def test_a_path_has_weights(make):
+    with pytest.raises(InputError, match="count"):
+        make()
+
+
+@pytest.mark.parametrize("ends", [(0.0, 1.0), (1.0, 1.0), (2.0, 1.0)])
+def test_a_geometric_path_goes_up_from_above_zero(ends):
+    with pytest.raises(InputError, match="first"):
+        geometric(*ends, 3)

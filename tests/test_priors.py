@@ -273,3 +273,9 @@ def test_the_configuration_is_plain_json(tmp_path):
     card = json.loads((tmp_path / "prior" / "config.json").read_text())
     assert card["flow"] == FIXED
     assert set(card["sha256"]) == {"config.json", "model.safetensors"}
+
+
+@pytest.mark.parametrize("architecture", [FIXED, ANY], ids=["fixed", "any"])
+def test_bytes_are_refused(architecture):
+    with pytest.raises(InputError, match="uint8"):
+        make(architecture).log_prob(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))

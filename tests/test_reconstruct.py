@@ -27,7 +27,7 @@ from aipo.likelihoods import Gaussian, measure
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
 from aipo.path import PathOptions, State, cold, geometric, paper
 from aipo.priors import FlowPrior
-from aipo.reconstruct import PATIENCE, Reconstruction, reconstruct, trace
+from aipo.reconstruct import PATIENCE, Reconstruction, automatic, reconstruct, trace
 from aipo.selection import Discrepancy, Sure
 from aipo.solvers import GradientDescent
 from aipo.surrogates import LowRankGaussian
@@ -336,3 +336,14 @@ def test_trace_is_the_path_that_reconstruct_follows():
     options = replace(SHORT, weights=(0.0, 0.3, 1.0), solver=GradientDescent(0.3))
     states, found = list(trace(likelihood, PRIOR, options)), reconstruct(likelihood, PRIOR, 1.0, options)
     assert all(torch.equal(a.x, b.x) for a, b in zip(states, found.path, strict=True))
+
+
+def test_only_holes_get_a_stiffer_metric():
+    complete = Mask(torch.ones(1, 8, 8, dtype=torch.bool), channels=3)
+    assert automatic(FLOW_OPERATORS["inpainting"]).stiffness > 1
+    for operator in (FLOW_OPERATORS["denoising"], FLOW_OPERATORS["sensing"], complete):
+        assert automatic(operator).stiffness == 1
+    operator = FLOW_OPERATORS["inpainting"]
+    likelihood = measure(operator, pictures(1, 0), 0.05, torch.Generator().manual_seed(0))
+    usual, said = (reconstruct(likelihood, glow_prior(), 1.0, o) for o in (None, automatic(operator)))
+    assert torch.equal(usual.image, said.image)

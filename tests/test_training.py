@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from aipo import training
 from aipo.checkpoints import load_tensors
 from aipo.data import PictureData
-from aipo.errors import CheckpointError
+from aipo.errors import CheckpointError, InputError
 from aipo.flows import Glow
 from aipo.training import CHECKPOINT_NAME, METRICS_NAME, TrainingOptions, bits_per_dim, train
 
@@ -234,3 +234,25 @@ def test_the_size_of_the_batches_does_not_matter_to_the_bits():
     assert bits_per_dim(fresh(), VALIDATION, batch=7) == pytest.approx(
         bits_per_dim(fresh(), VALIDATION), abs=1e-3
     )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"batch": 0},
+        {"warmup": 0},
+        {"validate_every": 0},
+        {"learning_rate": -1.0},
+        {"clip": 0.0},
+        {"average": 1.0},
+        {"noised": 1.5},
+        {"noise_range": (0.0, 1.0)},
+        {"noise_range": (0.5, 0.1)},
+        {"precision": "half"},
+    ],
+    ids=str,
+)
+def test_wrong_options_are_named(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        TrainingOptions(**wrong)

@@ -15,7 +15,7 @@ from aipo.likelihoods import Gaussian
 from aipo.metrics import psnr
 from aipo.path import PathOptions, State
 from aipo.priors import FlowPrior
-from aipo.reconstruct import AUTOMATIC, Reconstruction, Weight, reconstruct
+from aipo.reconstruct import Reconstruction, Weight, reconstruct
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def restore(
     prior: FlowPrior,
     weight: Weight = "auto",
     truth: Images | None = None,
-    options: PathOptions = AUTOMATIC,
+    options: PathOptions | None = None,
     watch: Callable[[State], None] | None = None,
 ) -> tuple[Record, Reconstruction]:
     """Restore one picture's measurement (batch of one) and record it.

@@ -138,6 +138,10 @@ class FlowPrior(nn.Module):
 
     def _pad(self, x: Images) -> Images:
         channels, height, width = self.shape
+        if not x.is_floating_point():
+            raise InputError(
+                f"pictures are floating-point numbers in [0, 1], got {x.dtype}; divide bytes by 255"
+            )
         factor = self.flow.factor
         if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape[2:]:
             return x  # the flow refuses it

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Literal
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from aipo.arrays import Images, PerImage, expand
 from aipo.errors import InputError, Status
 from aipo.likelihoods import Gaussian
-from aipo.operators import Identity, Mask
+from aipo.operators import Identity, LinearOperator, Mask
 from aipo.path import PathOptions, Problem, State, Terms, Trace, geometric
 from aipo.posterior import posterior
 from aipo.priors import Prior
@@ -27,6 +28,10 @@ LARGEST_CHUNK = 500_000
 
 # Steps of √2 in λ, few evaluations at each: the path carries solution and curvature from one to the next.
 AUTOMATIC = PathOptions(geometric(0.2, 12.8, 13), evaluations=8, tolerance=0.5)
+
+# In a hole only the prior speaks. Steps of the surrogate's width leave the flow's narrow valley there, and
+# the hole turns dark before it comes back; a stiffer metric keeps steps small where nothing was measured.
+AUTOMATIC_HOLES = replace(AUTOMATIC, evaluations=12, stiffness=200.0)
 
 # States without improvement after which a criterion has passed its minimum.
 PATIENCE = 3
@@ -61,14 +66,21 @@ class Reconstruction:
     path: list[State]
 
 
-def trace(likelihood: Gaussian, prior: Prior, options: PathOptions = AUTOMATIC) -> Trace:
+def automatic(operator: LinearOperator) -> PathOptions:
+    """How the path is followed where the user does not say."""
+    incomplete = isinstance(operator, Mask) and operator.measurements < prod(operator.shape)
+    return AUTOMATIC_HOLES if incomplete else AUTOMATIC
+
+
+def trace(likelihood: Gaussian, prior: Prior, options: PathOptions | None = None) -> Trace:
     """The path itself, as an iterator of states.
 
     Args:
         likelihood: D, of a batch of measurements.
         prior: R; its `surrogate` gives start and metric unless the options say otherwise.
-        options: weights, predictor and corrector.
+        options: weights, predictor and corrector; by default `automatic(likelihood.operator)`.
     """
+    options = options or automatic(likelihood.operator)
     surrogate = getattr(prior, "surrogate", None) if options.start == "surrogate" else None
     if surrogate is None:
         start, metric = _measurement_geometry(likelihood)
@@ -81,7 +93,7 @@ def reconstruct(
     likelihood: Gaussian,
     prior: Prior,
     weight: Weight = "auto",
-    options: PathOptions = AUTOMATIC,
+    options: PathOptions | None = None,
     watch: Callable[[State], None] | None = None,
 ) -> Reconstruction:
     """Restore pictures from their measurements.
@@ -92,13 +104,15 @@ def reconstruct(
         weight: λ, a positive number; "bayes" (λ = 1, the maximum a posteriori); "sure" or "discrepancy",
             which choose among the states of the path; "auto", SURE where every measured value is an entry of
             the picture (denoising, inpainting), the discrepancy principle where values mix entries.
-        options: how the path is followed. With a fixed λ it ends there. The discrepancy principle follows
-            the path once where SURE follows it twice, so it may spend twice the evaluations at each weight.
+        options: how the path is followed, by default `automatic(likelihood.operator)`. With a fixed λ it
+            ends there. The discrepancy principle follows the path once where SURE follows it twice, so it
+            may spend twice the evaluations at each weight.
         watch: called with every state, for progress bars.
 
     Raises:
         InputError: a weight that is none of these.
     """
+    options = options or automatic(likelihood.operator)
     if weight == "auto":
         # What mixed measurements leave open, no estimate from them judges: the predictive risk is flat in λ.
         weight = "sure" if isinstance(likelihood.operator, Identity | Mask) else "discrepancy"

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from aipo.checkpoints import load_state, load_tensors, save_tensors, write_atomic
 from aipo.data import PictureData, dequantize
-from aipo.errors import CheckpointError
+from aipo.errors import CheckpointError, InputError
 from aipo.flows import MultiScaleFlow
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
@@ -53,6 +53,21 @@ class TrainingOptions:
     seed: int = 0
     precision: str = "float32"
     validate_every: int = 250
+
+    def __post_init__(self):
+        for name in ("steps", "batch", "warmup", "validate_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} = {getattr(self, name)}; it must be at least 1")
+        if self.learning_rate < 0 or self.clip <= 0:
+            raise InputError(
+                f"learning_rate = {self.learning_rate}, clip = {self.clip}; use 0 or more, above 0"
+            )
+        if not (0 <= self.average < 1 and 0 <= self.noised <= 1):
+            raise InputError(f"average = {self.average} and noised = {self.noised} must be in [0, 1), [0, 1]")
+        if not 0 < self.noise_range[0] <= self.noise_range[1]:
+            raise InputError(f"noise_range = {self.noise_range}; use 0 < smallest <= largest")
+        if self.precision not in ("float32", "bfloat16"):
+            raise InputError(f"precision = {self.precision!r}; use float32 or bfloat16")
 
 
 def train(
