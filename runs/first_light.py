@@ -6,7 +6,8 @@ PHOTOS_FOLDER holds CBSD68, FASHION_IDX is Fashion-MNIST's t10k-images-idx3-ubyt
 same measurement. TV, BM3D and the surrogate's own restoration get their best weight from the truth; aipo does
 not see it. "TV in RGB" is scikit-image's TV as it stands; "TV" works in opponent colours, and inside
 plug-and-play ADMM, like BM3D, where the operator is not the identity. "Fixed λ = 1" is the same prior from
-its closed-form start at λ = 1, with as many evaluations as aipo spent, its copies for SURE included. One JSON
+its closed-form start at λ = 1 with aipo's solver, and as many evaluations as aipo spent, its copies for SURE
+included; "plain metric" is the same without the stiffer metric that aipo's default uses for holes. One JSON
 line per restoration goes to first_light.jsonl as soon as it is done, and a run that was interrupted goes on
 from there; first_light.md is made from these lines.
 """
@@ -31,10 +32,11 @@ from aipo.operators import GaussianSensing, Identity, Mask
 from aipo.path import PathOptions
 from aipo.posterior import posterior
 from aipo.priors import FlowPrior, load_prior
-from aipo.reconstruct import Reconstruction, reconstruct
+from aipo.reconstruct import Reconstruction, automatic, reconstruct
 
 COUNT = 12
 PLAIN_TV = "TV in RGB"
+FIXED, PLAIN_FIXED = "fixed λ = 1", "fixed λ = 1, plain metric"
 # Weights tried for the surrogate's own restoration, the best one kept.
 SURROGATE_WEIGHTS = np.geomspace(0.05, 20, 30)
 
@@ -112,11 +114,12 @@ def run(case: Case, file: Path) -> None:
     if "aipo" not in names:
         done.append(record_aipo(case, prior, file))
     spent = next(row["evaluations"] for row in done if row["method"] == "aipo")
-    if "fixed λ = 1" not in names:
-        fixed = PathOptions((1.0,), evaluations=spent - 1, tolerance=0.0)
-        record(
-            case, file, "fixed λ = 1", lambda: from_result(reconstruct(case.likelihood, prior, 1.0, fixed))
-        )
+    usual = automatic(case.likelihood.operator)
+    metrics = {FIXED: usual.stiffness} | ({PLAIN_FIXED: 1.0} if usual.stiffness != 1 else {})
+    for name, stiffness in metrics.items():
+        if name not in names:
+            options = PathOptions((1.0,), evaluations=spent - 1, tolerance=0.0, stiffness=stiffness)
+            record(case, file, name, lambda options=options: fixed_weight(case, prior, options))
     if "surrogate" not in names:
         record(case, file, "surrogate", lambda: surrogate(case, prior))
     sigma, y, operator = float(case.likelihood.sigma[0]), case.likelihood.y, case.likelihood.operator
@@ -140,6 +143,11 @@ def record_aipo(case: Case, prior: FlowPrior, file: Path) -> dict:
     append(case, file, "oracle on the path", best.x, {"weight": float(best.weight[0])})
     append(case, file, "A⁺y", case.likelihood.operator.pseudoinverse(case.likelihood.y), {})
     return append(case, file, "aipo", result.image, extra)
+
+
+def fixed_weight(case: Case, prior: FlowPrior, options: PathOptions) -> tuple[Images, dict]:
+    """The conventional method: minimise F(·; 1) and nothing else."""
+    return from_result(reconstruct(case.likelihood, prior, 1.0, options))
 
 
 def surrogate(case: Case, prior: FlowPrior) -> tuple[Images, dict]:
@@ -202,7 +210,7 @@ def key(row: dict) -> tuple[str, str, int]:
 def write_tables(file: Path) -> None:
     """Mean PSNR and the paired differences, from the recorded lines."""
     rows = read(file)
-    methods = ["A⁺y", "surrogate", PLAIN_TV, "TV", "BM3D", "fixed λ = 1", "aipo", "oracle on the path"]
+    methods = ["A⁺y", "surrogate", PLAIN_TV, "TV", "BM3D", FIXED, PLAIN_FIXED, "aipo", "oracle on the path"]
     lines = ["# First light", "", (__doc__ or "").strip().split("\n\n", 2)[2].replace("\n", " "), ""]
     lines += ["## Picture quality: mean PSNR in dB (mean SSIM)", ""]
     lines += ["| prior | task | pictures | " + " | ".join(methods) + " |", "|---" * (3 + len(methods)) + "|"]
@@ -244,7 +252,7 @@ def gains(rows: list[dict], group: tuple[str, str], methods: list[str]) -> list[
 
 def costs(rows: list[dict], group: tuple[str, str]) -> list[str]:
     ours = [r for r in rows if (r["prior"], r["task"]) == group and r["method"] == "aipo"]
-    fixed = [r for r in rows if (r["prior"], r["task"]) == group and r["method"] == "fixed λ = 1"]
+    fixed = [r for r in rows if (r["prior"], r["task"]) == group and r["method"] == FIXED]
     weights = [r["weight"] for r in ours]
     return [
         f"{min(weights):.2g} – {max(weights):.2g}",
