@@ -29,10 +29,10 @@ from aipo.evaluation import centre_hole
 from aipo.likelihoods import Gaussian, measure
 from aipo.metrics import psnr, ssim
 from aipo.operators import GaussianSensing, Identity, Mask
-from aipo.path import PathOptions
 from aipo.posterior import posterior
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import Reconstruction, automatic, reconstruct
+from aipo.schedules import PathOptions
 
 COUNT = 12
 PLAIN_TV = "TV in RGB"

@@ -14,9 +14,10 @@ LAYERS = [
     {"arrays", "errors"},
     {"solvers", "operators", "surrogates", "flows.layers", "checkpoints", "images", "metrics"},
     {"minimise", "likelihoods", "posterior", "flows.multiscale", "data", "baselines"},
-    {"path", "selection", "measurements", "flows.glow", "flows.realnvp"},
-    {"flows"},
-    {"priors", "training"},
+    {"problem", "selection", "measurements", "flows.glow", "flows.realnvp"},
+    {"predictors", "flows"},
+    {"schedules", "priors", "training"},
+    {"path"},
     {"reconstruct", "fitting"},
     {"evaluation"},
     {"report"},
@@ -24,7 +25,7 @@ LAYERS = [
     {"cli", "__init__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-NUMERICS = {"solvers", "minimise", "path"}
+NUMERICS = {"solvers", "minimise", "problem", "predictors", "schedules", "path"}
 MODEL = {"operators", "likelihoods", "surrogates", "posterior", "priors"} | {
     name for name in LEVEL if name.startswith("flows")
 }

@@ -1,6 +1,5 @@
-"""The path: schedules, predictors, the judge's verdicts, and its end against the closed form."""
+"""The path: predictors, the judge's verdicts, deformed priors, and its end against the closed form."""
 
-import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -18,81 +17,19 @@ from closed_form import (
     minimiser,
     relative,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 from aipo import priors
 from aipo.errors import InputError, Status
-from aipo.path import (
-    PathOptions,
-    Problem,
-    Terms,
-    Trace,
-    cold,
-    geometric,
-    paper,
-    reweighted,
-    shifted,
-    uniform,
-    warm,
-    weighted,
-)
+from aipo.path import Trace
+from aipo.predictors import cold, shifted, warm
+from aipo.problem import PLAIN, Deformation, Problem, Terms, reweighted, weighted
 from aipo.reconstruct import trace
+from aipo.schedules import PathOptions, paper
 from aipo.solvers import LBFGS, Adam, GradientDescent
 
 operators = pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
 EXACTLY = PathOptions((0.0, 0.3, 1.0, 2.5), evaluations=150, tolerance=1e-14)
-
-
-@given(st.floats(1e-3, 1e3), st.integers(1, 50))
-def test_uniform_is_the_papers_schedule(last, count):
-    weights = uniform(last, count)
-    assert weights == pytest.approx([last * i / count for i in range(count + 1)])
-    assert weights[0] == 0 and weights[-1] == pytest.approx(last)
-    PathOptions(weights)
-
-
-@given(st.floats(1e-3, 1), st.floats(2, 1e3), st.integers(2, 50))
-def test_geometric_has_one_ratio_after_zero(first, last, count):
-    zero, *weights = geometric(first, last, count)
-    assert zero == 0 and len(weights) == count
-    assert weights[0] == pytest.approx(first) and weights[-1] == pytest.approx(last)
-    ratios = [b / a for a, b in pairwise(weights)]
-    assert ratios == pytest.approx([(last / first) ** (1 / (count - 1))] * (count - 1))
-    PathOptions((zero, *weights))
-
-
-def test_a_geometric_path_of_one_weight_goes_straight_to_the_end():
-    assert geometric(0.1, 4.0, 1) == (0.0, 4.0)
-
-
-@pytest.mark.parametrize(
-    "weights",
-    [(), (-0.1, 1.0), (0.0, 1.0, 1.0), (0.0, 2.0, 1.0), (math.nan,), (0.0, math.nan), (0.0, math.inf)],
-)
-def test_weights_that_are_no_path_are_refused(weights):
-    with pytest.raises(InputError, match="increasing"):
-        PathOptions(weights)
-
-
-@pytest.mark.parametrize("evaluations", [0, -3])
-def test_a_corrector_without_evaluations_is_refused(evaluations):
-    with pytest.raises(InputError, match=f"evaluations = {evaluations}"):
-        PathOptions((0.0, 1.0), evaluations=evaluations)
-
-
-def test_an_unknown_start_is_refused():
-    with pytest.raises(InputError, match="somewhere"):
-        PathOptions((0.0, 1.0), start="somewhere")  # type: ignore[arg-type]
-
-
-def test_the_paper_preset_is_the_papers_algorithm():
-    options = paper(last=2.0, count=4, steps=7, step=0.3)
-    assert options.weights == (0.0, 0.5, 1.0, 1.5, 2.0)
-    assert options.predictor is warm
-    assert options.solver == GradientDescent(0.3)
-    assert (options.evaluations, options.tolerance, options.start) == (7, 0.0, "measurement")
 
 
 class Parabolas:
@@ -102,7 +39,7 @@ class Parabolas:
         self.y, self.curvature = y, curvature
         self.spent = torch.zeros(len(y), dtype=torch.long)
 
-    def terms(self, x: Tensor, indices: Tensor) -> Terms:
+    def terms(self, x: Tensor, indices: Tensor, deformation: Deformation = PLAIN) -> Terms:
         self.spent[indices] += 1
         y, c = self.y[indices], self.curvature[indices]
         return Terms(
@@ -139,7 +76,7 @@ def test_states_have_increasing_index_and_weight_and_the_minimisers_of_their_wei
 def test_the_energies_of_a_state_are_those_of_its_picture():
     model = parabolas()
     for state in Trace(model.problem(), PathOptions((0.0, 0.5, 1.0), warm, evaluations=2)):
-        terms = model.terms(state.x, torch.arange(3))
+        terms = model.terms(state.x, torch.arange(3), PLAIN)
         assert torch.equal(state.data_energy, terms.data)
         assert torch.equal(state.prior_energy, terms.prior)
         assert torch.equal(state.objective, terms.data + state.weight * terms.prior)
@@ -192,7 +129,7 @@ def test_the_predictor_gives_the_correctors_starting_point(predictor):
 def test_reweighting_costs_no_evaluation_and_gives_the_same_point():
     model = parabolas()
     x, one = model.y + 0.3, torch.ones(3, dtype=torch.float64)
-    terms = model.terms(x, torch.arange(3))
+    terms = model.terms(x, torch.arange(3), PLAIN)
     seen, expected = reweighted(weighted(x, terms, one), 2 * one), weighted(x, terms, 2 * one)
     assert torch.equal(seen.value, expected.value)
     assert torch.equal(seen.gradient, expected.gradient)
@@ -338,8 +275,8 @@ def test_after_a_rejected_point_the_path_goes_on_from_the_last_accepted_one():
     class Breakable(Parabolas):
         broken = False
 
-        def terms(self, x: Tensor, indices: Tensor) -> Terms:
-            terms = super().terms(x, indices)
+        def terms(self, x: Tensor, indices: Tensor, deformation: Deformation = PLAIN) -> Terms:
+            terms = super().terms(x, indices, deformation)
             return replace(terms, prior=torch.where((indices == 1) & self.broken, torch.nan, terms.prior))
 
     model = Breakable(parabolas().y, torch.ones(3, dtype=torch.float64))
@@ -360,8 +297,8 @@ def test_a_search_that_ends_in_nan_is_not_accepted_though_its_point_is_finite():
     class Walled(Parabolas):
         """NaN wherever the first image has gone down to 0.9 y."""
 
-        def terms(self, x: Tensor, indices: Tensor) -> Terms:
-            terms = super().terms(x, indices)
+        def terms(self, x: Tensor, indices: Tensor, deformation: Deformation = PLAIN) -> Terms:
+            terms = super().terms(x, indices, deformation)
             beyond = (indices == 0) & (x < 0.9 * self.y[indices]).flatten(1).any(1)
             return replace(terms, prior=torch.where(beyond, torch.nan, terms.prior))
 
@@ -389,12 +326,6 @@ def test_the_evaluations_reported_are_the_priors(predictor):
         assert int(state.evaluations.sum()) == counted.images
 
 
-@pytest.mark.parametrize("stiffness", [0.0, -1.0, math.inf, math.nan])
-def test_stiffness_must_be_positive(stiffness):
-    with pytest.raises(InputError, match="stiffness"):
-        PathOptions((1.0,), stiffness=stiffness)
-
-
 def test_the_metric_is_taken_at_a_stiffer_prior():
     """The surrogate is the prior here: at stiffness 1 one Newton step arrives, at 4 it falls short."""
     prior = gaussian_prior()
@@ -416,15 +347,3 @@ def test_a_trace_that_has_not_begun_retires_nothing():
     prior = gaussian_prior()
     with pytest.raises(InputError, match="first state"):
         trace(measurement(OPERATORS["denoising"], prior), prior, EXACTLY).retire(torch.tensor([True]))
-
-
-@pytest.mark.parametrize("make", [lambda: uniform(1.0, 0), lambda: geometric(0.1, 1.0, 0)])
-def test_a_path_has_weights(make):
-    with pytest.raises(InputError, match="count"):
-        make()
-
-
-@pytest.mark.parametrize("ends", [(0.0, 1.0), (1.0, 1.0), (2.0, 1.0)])
-def test_a_geometric_path_goes_up_from_above_zero(ends):
-    with pytest.raises(InputError, match="first"):
-        geometric(*ends, 3)

@@ -25,9 +25,11 @@ from aipo.errors import InputError, Status
 from aipo.flows import Glow
 from aipo.likelihoods import Gaussian, measure
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
-from aipo.path import PathOptions, State, cold, geometric, paper
+from aipo.path import State
+from aipo.predictors import cold
 from aipo.priors import FlowPrior
 from aipo.reconstruct import PATIENCE, Reconstruction, automatic, reconstruct, trace
+from aipo.schedules import PathOptions, geometric, paper
 from aipo.selection import Discrepancy, Sure
 from aipo.solvers import GradientDescent
 from aipo.surrogates import LowRankGaussian

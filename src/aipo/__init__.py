@@ -5,20 +5,22 @@ data energy D = −log p(y | x), the prior energy R = −log p_G(x) of a normali
 """
 
 from aipo import flows, likelihoods, operators, priors
-from aipo.path import PathOptions, paper
 from aipo.priors import load_prior
 from aipo.reconstruct import Reconstruction, reconstruct, trace
+from aipo.schedules import PathOptions, gaussian_to_prior, paper, smoothing
 
 __version__ = "0.1.0"
 __all__ = [
     "PathOptions",
     "Reconstruction",
     "flows",
+    "gaussian_to_prior",
     "likelihoods",
     "load_prior",
     "operators",
     "paper",
     "priors",
     "reconstruct",
+    "smoothing",
     "trace",
 ]

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,11 +13,15 @@ from aipo.arrays import Images, PerImage, expand
 from aipo.errors import InputError, Status
 from aipo.likelihoods import Gaussian
 from aipo.operators import Identity, LinearOperator, Mask
-from aipo.path import PathOptions, Problem, State, Terms, Trace, geometric
+from aipo.path import State, Trace
 from aipo.posterior import posterior
 from aipo.priors import Prior
+from aipo.problem import Deformation, Problem, Terms
+from aipo.schedules import PathOptions, ending, geometric
 from aipo.selection import Criterion, Discrepancy, Sure, Tracker
 from aipo.solvers import Metric
+from aipo.surrogates import Surrogate
+from aipo.surrogates import energy as surrogate_energy
 
 Weight = float | Literal["auto", "bayes", "sure", "discrepancy"]
 
@@ -86,7 +91,7 @@ def trace(likelihood: Gaussian, prior: Prior, options: PathOptions | None = None
         start, metric = _measurement_geometry(likelihood)
     else:
         start, metric = _surrogate_geometry(likelihood, surrogate)
-    return Trace(Problem(_terms(likelihood, prior), start, metric), options)
+    return Trace(Problem(_terms(likelihood, prior, surrogate), start, metric), options)
 
 
 def reconstruct(
@@ -129,8 +134,7 @@ def reconstruct(
 
 def _fixed(weight: float, likelihood: Gaussian, prior: Prior, options: PathOptions, watch) -> Reconstruction:
     """The path up to λ = weight; its last accepted state is the answer."""
-    below = tuple(w for w in options.weights if w < weight)
-    tracer = trace(likelihood, prior, replace(options, weights=(*below, weight)))
+    tracer = trace(likelihood, prior, ending(options, weight))
     path = []
     for state in tracer:
         path.append(state)
@@ -196,15 +200,28 @@ def _result(
     )
 
 
-def _terms(likelihood: Gaussian, prior: Prior) -> Callable[[Tensor, Tensor], Terms]:
-    def terms(x: Tensor, indices: Tensor) -> Terms:
+def _terms(likelihood: Gaussian, prior: Prior, surrogate: Surrogate | None):
+    def terms(x: Tensor, indices: Tensor, deformation: Deformation) -> Terms:
         data, data_gradient = _value_and_gradient(likelihood.select(indices), x)
         size = max(1, LARGEST_CHUNK // x[0].numel())
-        chunks = [_value_and_gradient(prior.energy, chunk) for chunk in x.split(size)]
-        energies, gradients = zip(*chunks, strict=True)
+        energy = _deformed(prior, surrogate, deformation)
+        energies, gradients = zip(
+            *(_value_and_gradient(energy, chunk) for chunk in x.split(size)), strict=True
+        )
         return Terms(data, torch.cat(energies), data_gradient, torch.cat(gradients))
 
     return terms
+
+
+def _deformed(prior: Any, surrogate: Surrogate | None, deformation: Deformation):
+    """R(x; τ, s) = s R(x; τ) + (1 − s) R_G(x); R_G without its constant."""
+    share, tau = deformation.share, deformation.tau
+    smooth = prior.energy if tau == 0 else partial(prior.energy, tau=tau)
+    if share == 1:
+        return smooth
+    if surrogate is None:
+        raise InputError(f"a share of {share} of the prior needs a Gaussian surrogate for the rest")
+    return lambda x: share * smooth(x) + (1 - share) * surrogate_energy(surrogate, x)
 
 
 def _value_and_gradient(energy: Callable[[Tensor], Tensor], x: Tensor) -> tuple[PerImage, Tensor]:

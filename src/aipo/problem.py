@@ -1,0 +1,79 @@
+"""What a path is followed through: F(x; λ) = D(x) + λ R(x), the terms at hand separately.
+
+Because D and R keep their gradients apart, a place once visited is seen at any other λ for nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from aipo.arrays import PerImage, expand
+from aipo.errors import InputError
+from aipo.solvers import Metric, Point
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The two energies and their gradients at x: D, R of shape (B,), gradients like x."""
+
+    data: PerImage
+    prior: PerImage
+    data_gradient: Tensor
+    prior_gradient: Tensor
+
+
+@dataclass(frozen=True)
+class Deformation:
+    """Which prior energy a point of the path uses: R(x; τ, s) = s R(x; τ) + (1 − s) R_G(x).
+
+    Attributes:
+        tau: τ, standard deviation of the noise that smooths the prior's density, p_τ = p ∗ N(0, τ² I).
+        share: s of the prior; the rest is its Gaussian surrogate's.
+    """
+
+    tau: float = 0.0
+    share: float = 1.0
+
+    def __post_init__(self):
+        if not 0 <= self.tau < float("inf"):
+            raise InputError(f"tau = {self.tau}; a standard deviation, 0 or more")
+        if not 0 <= self.share <= 1:
+            raise InputError(f"share = {self.share}; it lies between 0 (the surrogate) and 1 (the prior)")
+
+
+PLAIN = Deformation()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What the path needs to know of a model.
+
+    Attributes:
+        terms: (x, indices, deformation) -> energies and gradients of the images with these indices.
+        start: weights (B,) -> the starting point at these weights; 0 means the limit λ → 0⁺.
+        metric: weights (B,) -> an approximation of the inverse Hessian of F(·; λ).
+    """
+
+    terms: Callable[[Tensor, Tensor, Deformation], Terms]
+    start: Callable[[PerImage], Tensor]
+    metric: Callable[[PerImage], Metric]
+
+
+def weighted(x: Tensor, terms: Terms, weight: PerImage) -> Point:
+    """F = D + λR with its gradient; the terms stay at hand, so that another λ costs no evaluation."""
+    info = {
+        "data": terms.data,
+        "prior": terms.prior,
+        "data_gradient": terms.data_gradient,
+        "prior_gradient": terms.prior_gradient,
+    }
+    gradient = terms.data_gradient + expand(weight, x) * terms.prior_gradient
+    return Point(x, terms.data + weight * terms.prior, gradient, info)
+
+
+def reweighted(point: Point, weight: PerImage) -> Point:
+    """The same place, seen at another λ."""
+    info = point.info
+    terms = Terms(info["data"], info["prior"], info["data_gradient"], info["prior_gradient"])
+    return weighted(point.x, terms, weight)

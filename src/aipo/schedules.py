@@ -1,0 +1,114 @@
+"""Which points a path has, and how it is followed between them.
+
+Source of `paper`: Liu, Yang, Zhang & Lei 2023 (AIPO), algorithm 1.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from aipo.errors import InputError
+from aipo.predictors import Predictor, shifted, warm
+from aipo.problem import Deformation
+from aipo.solvers import LBFGS, GradientDescent, Solver
+
+
+@dataclass(frozen=True)
+class PathOptions:
+    """How the path is followed.
+
+    Args:
+        weights: λ at each point; a first 0 is the path's beginning and is evaluated, not minimised.
+        predictor: `warm`, `cold` or `shifted`.
+        solver: the corrector.
+        evaluations: budget of the corrector at each weight.
+        tolerance: expected further decrease, in nats, below which a point has converged.
+        start: where the path begins and which metric the solver uses: the prior's Gaussian surrogate, or
+            the measurement alone (A⁺y and the data term's scale, as in the paper).
+        stiffness: how much more curved than its surrogate the prior is taken to be; the metric is that of
+            λ · stiffness. A Gaussian with the covariance of all pictures is wide where the neighbourhood
+            of one picture is narrow: along the steps taken in a flow the ratio is 5 to 500.
+        deformations: which prior energy each point uses; empty for the prior itself everywhere.
+    """
+
+    weights: tuple[float, ...]
+    predictor: Predictor = shifted
+    solver: Solver = LBFGS()
+    evaluations: int = 20
+    tolerance: float = 0.1
+    start: Literal["surrogate", "measurement"] = "surrogate"
+    stiffness: float = 1.0
+    deformations: tuple[Deformation, ...] = ()
+
+    def __post_init__(self):
+        positive = all(0 < weight < float("inf") for weight in self.weights[1:])
+        if not self.weights or not 0 <= self.weights[0] < float("inf") or not positive:
+            raise InputError(
+                f"weights must be positive and finite, only the first may be 0, got {self.weights}"
+            )
+        if self.deformations and len(self.deformations) != len(self.weights):
+            raise InputError(
+                f"{len(self.deformations)} deformations for {len(self.weights)} weights; one each, or none"
+            )
+        if self.evaluations < 1:
+            raise InputError(f"evaluations = {self.evaluations}; the corrector needs at least 1 per weight")
+        if self.start not in ("surrogate", "measurement"):
+            raise InputError(f"start = {self.start!r}; use surrogate or measurement")
+        if not 0 < self.stiffness < float("inf"):
+            raise InputError(f"stiffness = {self.stiffness}; it must be positive, 1 for a Gaussian prior")
+
+
+def uniform(last: float, count: int) -> tuple[float, ...]:
+    """λ_i = iΛ/N for i = 0..N (AIPO, algorithm 1)."""
+    _check_count(count)
+    return tuple(last * i / count for i in range(count + 1))
+
+
+def geometric(first: float, last: float, count: int) -> tuple[float, ...]:
+    """0, then `count` weights from first to last with a constant ratio."""
+    _check_count(count)
+    if not 0 < first < last and count > 1:
+        raise InputError(f"a geometric path from {first} to {last}; use 0 < first < last")
+    if count == 1:
+        return (0.0, last)
+    return (0.0, *np.geomspace(first, last, count).tolist())
+
+
+def smoothing(tau: float = 0.5, count: int = 12, steps: int = 8, weight: float = 1.0) -> PathOptions:
+    """At one λ, from the smoothed density p ∗ N(0, τ² I) to p itself: τ falls to 0 quadratically.
+
+    Args:
+        tau: τ at the path's beginning, in units of x.
+        count: points before τ = 0.
+        steps: evaluations at each point.
+    """
+    _check_count(count)
+    deformations = tuple(Deformation(tau=tau * (1 - i / count) ** 2) for i in range(count + 1))
+    weights = (weight,) * (count + 1)
+    return PathOptions(weights, warm, LBFGS(), steps, 0.0, deformations=deformations)
+
+
+def gaussian_to_prior(count: int = 6, steps: int = 8, weight: float = 1.0) -> PathOptions:
+    """At one λ, from the surrogate's energy to the prior's own: s = i/N for i = 1..N."""
+    _check_count(count)
+    deformations = tuple(Deformation(share=i / count) for i in range(1, count + 1))
+    return PathOptions((weight,) * count, warm, LBFGS(), steps, 0.0, deformations=deformations)
+
+
+def ending(options: PathOptions, weight: float) -> PathOptions:
+    """The same path, ending at λ = weight: cut off there, or scaled where it deforms the prior instead."""
+    if options.deformations:
+        scale = weight / options.weights[-1]
+        return replace(options, weights=tuple(scale * w for w in options.weights))
+    return replace(options, weights=(*(w for w in options.weights if w < weight), weight))
+
+
+def _check_count(count: int) -> None:
+    if count < 1:
+        raise InputError(f"count = {count}; a path needs at least 1 weight beside 0")
+
+
+def paper(last: float = 1.0, count: int = 10, steps: int = 30, step: float = 0.5) -> PathOptions:
+    """The paper's algorithm and nothing else: uniform weights, `steps` plain gradient steps at each."""
+    return PathOptions(uniform(last, count), warm, GradientDescent(step), steps, 0.0, "measurement")
