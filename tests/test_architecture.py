@@ -1,4 +1,4 @@
-"""Imports point downwards only, numerics and model meet in `reconstruct`, and files stay short."""
+"""Imports point downwards only, numerics and model meet in `objective`, and files stay short."""
 
 import ast
 from pathlib import Path
@@ -13,19 +13,22 @@ ROOT = Path(aipo.__file__).parent
 LAYERS = [
     {"arrays", "errors"},
     {"solvers", "operators", "surrogates", "flows.layers", "checkpoints", "images", "metrics"},
-    {"minimise", "likelihoods", "posterior", "flows.multiscale", "data", "baselines"},
+    {"curvature", "minimise", "likelihoods", "posterior", "flows.multiscale", "data", "baselines"},
     {"problem", "selection", "measurements", "flows.glow", "flows.realnvp"},
     {"predictors", "flows"},
     {"schedules", "priors", "training"},
     {"path"},
+    {"certificate"},
+    {"objective"},
     {"reconstruct", "fitting"},
-    {"evaluation"},
+    {"branches", "evaluation"},
     {"report"},
     {"demo", "restoring"},
     {"cli", "__init__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 NUMERICS = {"solvers", "minimise", "problem", "predictors", "schedules", "path"}
+NUMERICS |= {"curvature", "certificate"}
 MODEL = {"operators", "likelihoods", "surrogates", "posterior", "priors"} | {
     name for name in LEVEL if name.startswith("flows")
 }

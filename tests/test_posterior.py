@@ -217,3 +217,22 @@ def test_each_structure_has_its_form():
     assert isinstance(posterior(centre_hole(SHAPE), low_rank(SHAPE)), MaskedLowRank)
     assert isinstance(posterior(GaussianSensing(SHAPE, 9), low_rank(SHAPE)), Spectral)
     assert isinstance(posterior(Identity(SHAPE), full(SHAPE)), Spectral)
+
+
+@pytest.mark.parametrize("kind", ["identity", "random-mask", "sensing"])
+def test_draws_have_the_posteriors_mean_and_covariance(kind):
+    """exp(−F) with F = D + λR is a Gaussian of covariance (AᵀA/σ² + λΣ⁻¹)⁻¹ around the mode."""
+    shape, sigma, weight, count = (1, 2, 3), 0.3, 2.0, 40_000
+    operator, surrogate = OPERATORS[kind](shape), low_rank(shape)
+    closed = posterior(operator, surrogate)
+    y = randn(1, *operator.measurement_shape, seed=8)
+    alpha, noise = torch.full((count,), weight * sigma**2), torch.full((count,), sigma)
+    draws = closed.sample(y.expand(count, *y.shape[1:]), alpha, noise, torch.Generator().manual_seed(0))
+    a = torch.eye(6, dtype=torch.float64).unflatten(1, shape)
+    a = operator.forward(a).flatten(1).T
+    w, d = surrogate.loadings.double(), surrogate.variances.double()
+    hessian = a.T @ a / sigma**2 + weight * torch.linalg.inv(w @ w.T + torch.diag(d))
+    root = torch.linalg.cholesky(hessian)
+    white = (draws - closed.mode(y, alpha[:1])).flatten(1) @ root
+    assert torch.allclose(white.mean(0), torch.zeros(6, dtype=torch.float64), atol=0.03)
+    assert torch.allclose(white.T @ white / count, torch.eye(6, dtype=torch.float64), atol=0.04)

@@ -10,6 +10,7 @@ from scipy.stats import multivariate_normal
 from torch import Tensor
 from torch.autograd import gradcheck
 
+from aipo import priors
 from aipo.errors import CheckpointError, InputError
 from aipo.priors import FlowPrior, Gaussian, build_flow, load_prior
 from aipo.surrogates import LowRankGaussian, StationaryGaussian
@@ -279,3 +280,47 @@ def test_the_configuration_is_plain_json(tmp_path):
 def test_bytes_are_refused(architecture):
     with pytest.raises(InputError, match="uint8"):
         make(architecture).log_prob(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+
+
+def mixture() -> priors.Mixture:
+    generator = torch.Generator().manual_seed(3)
+    roots = torch.randn(3, 4, 4, generator=generator, dtype=torch.float64)
+    covariances = roots @ roots.mT + 0.1 * torch.eye(4, dtype=torch.float64)
+    means = torch.randn(3, 1, 2, 2, generator=generator, dtype=torch.float64)
+    return priors.Mixture(means, covariances, torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.7])
+def test_a_mixtures_energy_is_that_of_torch(tau):
+    prior = mixture()
+    covariances = prior.vectors @ torch.diag_embed(prior.values + tau**2) @ prior.vectors.mT
+    components = torch.distributions.MultivariateNormal(prior.means.flatten(1), covariances)
+    weights = torch.distributions.Categorical(prior.log_weights.exp())
+    expected = torch.distributions.MixtureSameFamily(weights, components)
+    x = torch.randn(5, 1, 2, 2, dtype=torch.float64)
+    assert torch.allclose(prior.energy(x, tau), -expected.log_prob(x.flatten(1)), rtol=1e-10)
+
+
+def test_a_mixtures_surrogate_has_its_moments():
+    prior = mixture()
+    weights, means = prior.log_weights.exp(), prior.means.flatten(1)
+    second = sum(
+        w * (v @ torch.diag(e) @ v.T + m[:, None] * m)
+        for w, v, e, m in zip(weights, prior.vectors, prior.values, means, strict=True)
+    )
+    mean = weights @ means
+    surrogate = prior.surrogate
+    assert torch.allclose(surrogate.mean.flatten(), mean)
+    assert torch.allclose(surrogate.root @ surrogate.root.T, second - mean[:, None] * mean)
+
+
+def test_a_smoothed_gaussian_is_wider():
+    mean, covariance = torch.zeros(1, 1, 2, dtype=torch.float64), torch.eye(2, dtype=torch.float64)
+    wide = priors.Gaussian(mean, 1.25 * covariance)
+    x = torch.randn(4, 1, 1, 2, dtype=torch.float64)
+    assert torch.allclose(priors.Gaussian(mean, covariance).energy(x, tau=0.5), wide.energy(x))
+
+
+def test_a_mixture_whose_parts_do_not_fit_is_refused():
+    with pytest.raises(InputError, match="do not fit"):
+        priors.Mixture(torch.zeros(2, 1, 1, 2), torch.eye(2)[None], torch.ones(2))

@@ -5,14 +5,17 @@ data energy D = −log p(y | x), the prior energy R = −log p_G(x) of a normali
 """
 
 from aipo import flows, likelihoods, operators, priors
+from aipo.branches import Branches, best_of
 from aipo.priors import load_prior
 from aipo.reconstruct import Reconstruction, reconstruct, trace
 from aipo.schedules import PathOptions, gaussian_to_prior, paper, smoothing
 
 __version__ = "0.1.0"
 __all__ = [
+    "Branches",
     "PathOptions",
     "Reconstruction",
+    "best_of",
     "flows",
     "gaussian_to_prior",
     "likelihoods",

@@ -37,6 +37,7 @@ class State:
         evaluations: flow evaluations spent so far, (B,).
         status: how the correction at this λ ended, (B,) integers of `Status`.
         accepted: (B,) bool; where false the point is not part of the path.
+        deformation: which prior energy the point belongs to.
     """
 
     index: int
@@ -49,6 +50,7 @@ class State:
     evaluations: Tensor
     status: Tensor
     accepted: Tensor
+    deformation: Deformation = PLAIN
 
 
 class Trace(Iterator[State]):
@@ -153,6 +155,7 @@ class Trace(Iterator[State]):
             evaluations=self._evaluations,
             status=status,
             accepted=accepted,
+            deformation=self._deformation,
         )
 
     def _evaluate(self, x: Tensor, weight: PerImage, active: Tensor, idle: Point | None = None) -> Point:

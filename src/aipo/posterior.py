@@ -36,6 +36,20 @@ class Posterior(ABC):
         rest = self._from_residual(exact - self.operator.forward(mean), alpha.double())
         return (mean + rest).to(y.dtype)
 
+    def sample(self, y: Measurements, alpha: PerImage, sigma: PerImage, generator: torch.Generator) -> Images:
+        """A draw from the density ∝ exp(−F) with F = D + λR of this Gaussian, α = λσ².
+
+        Perturb, then solve: a draw x̃ of N(μ, Σ/λ) is moved by what its own noisy measurement says of y.
+        """
+        exact = y.double()
+        mean = self.surrogate.mean_like(exact).expand(len(y), *self.operator.shape)
+        like = self.surrogate.factor_adjoint(mean)
+        u = torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
+        drawn = mean + expand(sigma.double() / alpha.double().sqrt(), mean) * self.surrogate.factor(u)
+        noise = torch.randn(exact.shape, generator=generator, dtype=torch.float64).to(exact)
+        measured = self.operator.forward(drawn) + expand(sigma.double(), exact) * noise
+        return (drawn + self._from_residual(exact - measured, alpha.double())).to(y.dtype)
+
     @abstractmethod
     def _from_residual(self, residual: Measurements, alpha: PerImage) -> Images:
         """(AᵀA + αΣ⁻¹)⁻¹ Aᵀ r, accurately."""

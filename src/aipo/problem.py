@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from aipo.arrays import PerImage, expand
+from aipo.curvature import HessianProduct
 from aipo.errors import InputError
 from aipo.solvers import Metric, Point
 
@@ -53,11 +54,14 @@ class Problem:
         terms: (x, indices, deformation) -> energies and gradients of the images with these indices.
         start: weights (B,) -> the starting point at these weights; 0 means the limit λ → 0⁺.
         metric: weights (B,) -> an approximation of the inverse Hessian of F(·; λ).
+        hessian: (x, weights, deformation) -> v -> ∇²F(x; λ) v, for the first images of the batch; needed for
+            certificates only.
     """
 
     terms: Callable[[Tensor, Tensor, Deformation], Terms]
     start: Callable[[PerImage], Tensor]
     metric: Callable[[PerImage], Metric]
+    hessian: Callable[[Tensor, PerImage, Deformation], HessianProduct] | None = None
 
 
 def weighted(x: Tensor, terms: Terms, weight: PerImage) -> Point:

@@ -2,34 +2,26 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property
 from math import prod
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, PerImage, expand
+from aipo.arrays import Images, PerImage
+from aipo.certificate import Certificate, certify
 from aipo.errors import InputError, Status
 from aipo.likelihoods import Gaussian
+from aipo.objective import objective
 from aipo.operators import Identity, LinearOperator, Mask
 from aipo.path import State, Trace
-from aipo.posterior import posterior
 from aipo.priors import Prior
-from aipo.problem import Deformation, Problem, Terms
+from aipo.problem import Problem
 from aipo.schedules import PathOptions, ending, geometric
 from aipo.selection import Criterion, Discrepancy, Sure, Tracker
-from aipo.solvers import Metric
-from aipo.surrogates import Surrogate
-from aipo.surrogates import energy as surrogate_energy
 
 Weight = float | Literal["auto", "bayes", "sure", "discrepancy"]
-
-# The weight at which the closed-form path is taken to begin: the limit λ → 0⁺ to working precision.
-SMALLEST_WEIGHT = 1e-4
-
-# Entries of x per call of the prior: bounds the memory that its gradient takes.
-LARGEST_CHUNK = 500_000
 
 # Steps of √2 in λ, few evaluations at each: the path carries solution and curvature from one to the next.
 AUTOMATIC = PathOptions(geometric(0.2, 12.8, 13), evaluations=8, tolerance=0.5)
@@ -56,6 +48,8 @@ class Reconstruction:
         values: the criterion at every state of the path, (states, B); NaN where a weight was fixed.
         start: the closed-form picture at the chosen weight that the path would begin with there.
         path: every state visited, of the B measurements alone.
+        chosen: which of them is the answer, (B,).
+        problem: what the path was followed through.
     """
 
     image: Images
@@ -69,6 +63,13 @@ class Reconstruction:
     values: Tensor
     start: Images
     path: list[State]
+    chosen: Tensor
+    problem: Problem
+
+    @cached_property
+    def certificate(self) -> Certificate:
+        """Whether the assumptions of the paper's theorem held on the path (25 evaluations a state)."""
+        return certify(self.problem, self.path, self.chosen)
 
 
 def automatic(operator: LinearOperator) -> PathOptions:
@@ -86,12 +87,7 @@ def trace(likelihood: Gaussian, prior: Prior, options: PathOptions | None = None
         options: weights, predictor and corrector; by default `automatic(likelihood.operator)`.
     """
     options = options or automatic(likelihood.operator)
-    surrogate = getattr(prior, "surrogate", None) if options.start == "surrogate" else None
-    if surrogate is None:
-        start, metric = _measurement_geometry(likelihood)
-    else:
-        start, metric = _surrogate_geometry(likelihood, surrogate)
-    return Trace(Problem(_terms(likelihood, prior, surrogate), start, metric), options)
+    return Trace(objective(likelihood, prior, options.start), options)
 
 
 def reconstruct(
@@ -197,78 +193,6 @@ def _result(
         values=values,
         start=tracer.problem.start(weight.repeat(tracer.count // len(index)))[: len(index)],
         path=path,
+        chosen=index,
+        problem=tracer.problem,
     )
-
-
-def _terms(likelihood: Gaussian, prior: Prior, surrogate: Surrogate | None):
-    def terms(x: Tensor, indices: Tensor, deformation: Deformation) -> Terms:
-        data, data_gradient = _value_and_gradient(likelihood.select(indices), x)
-        size = max(1, LARGEST_CHUNK // x[0].numel())
-        energy = _deformed(prior, surrogate, deformation)
-        energies, gradients = zip(
-            *(_value_and_gradient(energy, chunk) for chunk in x.split(size)), strict=True
-        )
-        return Terms(data, torch.cat(energies), data_gradient, torch.cat(gradients))
-
-    return terms
-
-
-def _deformed(prior: Any, surrogate: Surrogate | None, deformation: Deformation):
-    """R(x; τ, s) = s R(x; τ) + (1 − s) R_G(x); R_G without its constant."""
-    share, tau = deformation.share, deformation.tau
-    smooth = prior.energy if tau == 0 else partial(prior.energy, tau=tau)
-    if share == 1:
-        return smooth
-    if surrogate is None:
-        raise InputError(f"a share of {share} of the prior needs a Gaussian surrogate for the rest")
-    return lambda x: share * smooth(x) + (1 - share) * surrogate_energy(surrogate, x)
-
-
-def _value_and_gradient(energy: Callable[[Tensor], Tensor], x: Tensor) -> tuple[PerImage, Tensor]:
-    x = x.detach().requires_grad_(True)
-    with torch.enable_grad():
-        value = energy(x)
-        gradient = torch.autograd.grad(value.sum(), x)[0]
-    return value.detach(), gradient
-
-
-def _surrogate_geometry(likelihood: Gaussian, surrogate):
-    """Start and metric from the prior's Gaussian surrogate, in closed form."""
-    closed = posterior(likelihood.operator, surrogate)
-    variance = likelihood.sigma**2
-
-    def alpha(weight: PerImage) -> PerImage:
-        return weight.to(variance).clamp_min(SMALLEST_WEIGHT) * variance
-
-    # The predictor asks for the last weight again at every step; a solve can cost as much as an evaluation.
-    latest: list[tuple[PerImage, Images]] = []
-
-    def start(weight: PerImage) -> Images:
-        for known, image in latest:
-            if torch.equal(known, weight):
-                return image
-        image = closed.mode(likelihood.y, alpha(weight).expand(len(likelihood)))
-        latest[:] = [*latest[-1:], (weight, image)]
-        return image
-
-    def metric(weight: PerImage) -> Metric:
-        def apply(v: Tensor) -> Tensor:
-            times = len(v) // len(variance)
-            return expand(variance.repeat(times), v) * closed.metric(v, alpha(weight).repeat(times))
-
-        return apply
-
-    return start, metric
-
-
-def _measurement_geometry(likelihood: Gaussian):
-    """The paper's start A⁺y, and the step scale 1/L of the data term, L = ‖A‖²/σ²."""
-    scale = likelihood.sigma**2 / likelihood.operator.norm_squared
-
-    def start(weight: PerImage) -> Images:
-        return likelihood.operator.pseudoinverse(likelihood.y)
-
-    def metric(weight: PerImage) -> Metric:
-        return lambda v: expand(scale.repeat(len(v) // len(scale)), v) * v
-
-    return start, metric

@@ -86,14 +86,14 @@ def smoothing(tau: float = 0.5, count: int = 12, steps: int = 8, weight: float =
     _check_count(count)
     deformations = tuple(Deformation(tau=tau * (1 - i / count) ** 2) for i in range(count + 1))
     weights = (weight,) * (count + 1)
-    return PathOptions(weights, warm, LBFGS(), steps, 0.0, deformations=deformations)
+    return PathOptions(weights, warm, LBFGS(), steps, 1e-3, deformations=deformations)
 
 
 def gaussian_to_prior(count: int = 6, steps: int = 8, weight: float = 1.0) -> PathOptions:
     """At one λ, from the surrogate's energy to the prior's own: s = i/N for i = 1..N."""
     _check_count(count)
     deformations = tuple(Deformation(share=i / count) for i in range(1, count + 1))
-    return PathOptions((weight,) * count, warm, LBFGS(), steps, 0.0, deformations=deformations)
+    return PathOptions((weight,) * count, warm, LBFGS(), steps, 1e-3, deformations=deformations)
 
 
 def ending(options: PathOptions, weight: float) -> PathOptions:

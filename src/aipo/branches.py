@@ -1,0 +1,131 @@
+"""Several branches of a path as entries of one batch, the lowest end kept.
+
+Continuation alone follows one minimum. Branches that start at different draws of the surrogate's posterior
+are not the same minimum's neighbours, and whether they meet says more of the end than any one path can.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from aipo.arrays import Images, PerImage, content_seed
+from aipo.certificate import Verdict
+from aipo.errors import InputError, Status
+from aipo.likelihoods import Gaussian
+from aipo.objective import objective
+from aipo.path import State, Trace
+from aipo.posterior import posterior
+from aipo.priors import Prior
+from aipo.reconstruct import automatic
+from aipo.schedules import PathOptions, ending
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Where K branches (starting points × paths) of B images ended.
+
+    Attributes:
+        image: the lowest branch's end, (B, C, H, W).
+        objective: F there, nats, (B,).
+        best: which branch it is, (B,).
+        images: every branch's end, (K, B, C, H, W).
+        objectives: F at each, (K, B).
+        evaluations: spent on each image, all branches together, (B,).
+        status: how the lowest branch ended, one per image.
+        verdict: whether the branches agree, one per image.
+    """
+
+    image: Images
+    objective: PerImage
+    best: Tensor
+    images: Tensor
+    objectives: Tensor
+    evaluations: Tensor
+    status: list[Status]
+    verdict: list[Verdict]
+
+
+def best_of(
+    likelihood: Gaussian,
+    prior: Prior,
+    weight: float = 1.0,
+    branches: int = 8,
+    paths: Sequence[PathOptions] = (),
+) -> Branches:
+    """Minimise D + λR from the surrogate's mode and from `branches` − 1 draws of its posterior.
+
+    Args:
+        likelihood: D, of a batch of measurements.
+        prior: R; it must have a `surrogate`.
+        weight: λ at the path's end.
+        branches: starting points; their seed comes from the measurement itself.
+        paths: each is followed from every starting point, such as `smoothing()` for a prior that offers
+            smoothed energies; by default only `automatic(likelihood.operator)`.
+
+    Raises:
+        InputError: a prior without surrogate, or fewer than one branch.
+    """
+    surrogate = getattr(prior, "surrogate", None)
+    if surrogate is None or branches < 1:
+        raise InputError(
+            f"branches = {branches}; at least 1 is needed, and a prior with a Gaussian surrogate"
+        )
+    copies = torch.arange(len(likelihood), device=likelihood.y.device).repeat(branches)
+    problem = objective(likelihood.select(copies), prior)
+    closed, alpha = posterior(likelihood.operator, surrogate), weight * likelihood.sigma**2
+    modes = closed.mode(likelihood.y, alpha)
+    starts = torch.cat((modes[None], _draws(closed, likelihood, alpha, branches - 1))).flatten(0, 1)
+    offsets = starts - modes.repeat(branches, 1, 1, 1)
+    branching = replace(problem, start=lambda w: problem.start(w) + offsets)
+    ends = [
+        list(Trace(branching, ending(options, weight)))[-1]
+        for options in paths or [automatic(likelihood.operator)]
+    ]
+    return lowest(ends, branches)
+
+
+def _draws(closed, likelihood: Gaussian, alpha: PerImage, count: int) -> Tensor:
+    """(count, B, C, H, W), each image's from its own seed."""
+    images = []
+    for y, a, sigma in zip(likelihood.y, alpha, likelihood.sigma, strict=True):
+        generator = torch.Generator().manual_seed(content_seed(y))
+        images.append(
+            closed.sample(y.expand(count, *y.shape), a.expand(count), sigma.expand(count), generator)
+        )
+    return torch.stack(images, dim=1)
+
+
+def lowest(ends: Sequence[State], branches: int) -> Branches:
+    """The lowest end of each image, from the last states of paths that `branches` branches followed.
+
+    Args:
+        ends: of one path each, with all images of a branch behind those of the branch before.
+    """
+
+    def gather(name: str) -> Tensor:
+        return torch.cat([getattr(end, name).unflatten(0, (branches, -1)) for end in ends])
+
+    images, decrements = gather("x"), gather("decrement")
+    objectives = torch.where(gather("accepted"), gather("objective"), torch.inf)
+    best = objectives.argmin(0)
+    status = gather("status").gather(0, best[None])[0]
+    return Branches(
+        image=images[best, torch.arange(len(best), device=best.device)],
+        objective=objectives.min(0).values,
+        best=best,
+        images=images,
+        objectives=objectives,
+        evaluations=gather("evaluations").sum(0),
+        status=[Status(int(value)) for value in status],
+        verdict=_verdicts(objectives, decrements, status),
+    )
+
+
+def _verdicts(objectives: Tensor, decrements: Tensor, status: Tensor) -> list[Verdict]:
+    """Branches agree where all are as low as the lowest, to twice what their metric still expects to gain."""
+    slack = 2 * decrements.max(0).values + 1e-6 * (1 + objectives.abs().amin(0))
+    several = objectives.max(0).values - objectives.min(0).values > slack
+    agreeing = torch.where(status == Status.BUDGET, int(Verdict.UNCONVERGED), int(Verdict.AGREEING))
+    return [Verdict(int(value)) for value in torch.where(several, int(Verdict.SEVERAL), agreeing)]

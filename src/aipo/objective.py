@@ -1,0 +1,133 @@
+"""D + λR of a likelihood and a prior, as a problem that a path can be followed through."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from aipo.arrays import Images, PerImage, expand
+from aipo.curvature import HessianProduct
+from aipo.errors import InputError
+from aipo.likelihoods import Gaussian
+from aipo.posterior import posterior
+from aipo.priors import Prior
+from aipo.problem import Deformation, Problem, Terms
+from aipo.solvers import Metric
+from aipo.surrogates import Surrogate
+from aipo.surrogates import energy as surrogate_energy
+
+# The weight at which the closed-form path is taken to begin: the limit λ → 0⁺ to working precision.
+SMALLEST_WEIGHT = 1e-4
+
+# Entries of x per call of the prior: bounds the memory that its gradient takes.
+LARGEST_CHUNK = 500_000
+
+
+def objective(
+    likelihood: Gaussian, prior: Prior, start: Literal["surrogate", "measurement"] = "surrogate"
+) -> Problem:
+    """Energies, start and metric of a batch.
+
+    Args:
+        likelihood: D.
+        prior: R; its `surrogate`, where it has one, gives start and metric in closed form.
+        start: "measurement" for the paper's start A⁺y and the data term's own scale.
+    """
+    surrogate = getattr(prior, "surrogate", None) if start == "surrogate" else None
+    if surrogate is None:
+        geometry = _measurement_geometry(likelihood)
+    else:
+        geometry = _surrogate_geometry(likelihood, surrogate)
+    return Problem(_terms(likelihood, prior, surrogate), *geometry, _hessian(likelihood, prior, surrogate))
+
+
+def _terms(likelihood: Gaussian, prior: Prior, surrogate: Surrogate | None):
+    def terms(x: Tensor, indices: Tensor, deformation: Deformation) -> Terms:
+        data, data_gradient = _value_and_gradient(likelihood.select(indices), x)
+        size = max(1, LARGEST_CHUNK // x[0].numel())
+        energy = _deformed(prior, surrogate, deformation)
+        energies, gradients = zip(
+            *(_value_and_gradient(energy, chunk) for chunk in x.split(size)), strict=True
+        )
+        return Terms(data, torch.cat(energies), data_gradient, torch.cat(gradients))
+
+    return terms
+
+
+def _hessian(likelihood: Gaussian, prior: Prior, surrogate: Surrogate | None):
+    def product_at(x: Tensor, weight: PerImage, deformation: Deformation) -> HessianProduct:
+        x = x.detach().requires_grad_(True)
+        own = likelihood.select(torch.arange(len(x), device=x.device))
+        with torch.enable_grad():
+            value = own(x) + weight * _deformed(prior, surrogate, deformation)(x)
+            gradient = torch.autograd.grad(value.sum(), x, create_graph=True)[0]
+        return lambda v: torch.autograd.grad(gradient, x, v, retain_graph=True)[0]
+
+    return product_at
+
+
+def _deformed(prior: Any, surrogate: Surrogate | None, deformation: Deformation):
+    """R(x; τ, s) = s R(x; τ) + (1 − s) R_G(x); R_G without its constant."""
+    share, tau = deformation.share, deformation.tau
+    smooth = prior.energy if tau == 0 else partial(prior.energy, tau=tau)
+    if share == 1:
+        return smooth
+    if surrogate is None:
+        raise InputError(f"a share of {share} of the prior needs a Gaussian surrogate for the rest")
+    return lambda x: share * smooth(x) + (1 - share) * surrogate_energy(surrogate, x)
+
+
+def _value_and_gradient(energy: Callable[[Tensor], Tensor], x: Tensor) -> tuple[PerImage, Tensor]:
+    x = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        value = energy(x)
+        gradient = torch.autograd.grad(value.sum(), x)[0]
+    return value.detach(), gradient
+
+
+def _surrogate_geometry(likelihood: Gaussian, surrogate):
+    """Start and metric from the prior's Gaussian surrogate, in closed form."""
+    closed = posterior(likelihood.operator, surrogate)
+    variance = likelihood.sigma**2
+
+    def alpha(weight: PerImage) -> PerImage:
+        return weight.to(variance).clamp_min(SMALLEST_WEIGHT) * variance
+
+    # The predictor asks for the last weight again at every step; a solve can cost as much as an evaluation.
+    latest: list[tuple[PerImage, Images]] = []
+
+    def start(weight: PerImage) -> Images:
+        for known, image in latest:
+            if torch.equal(known, weight):
+                return image
+        image = closed.mode(likelihood.y, alpha(weight).expand(len(likelihood)))
+        latest[:] = [*latest[-1:], (weight, image)]
+        return image
+
+    def metric(weight: PerImage) -> Metric:
+        own = variance[: len(weight)]  # a criterion's copies stand behind the images themselves
+
+        def apply(v: Tensor) -> Tensor:
+            times = len(v) // len(own)
+            noise = weight.to(own).clamp_min(SMALLEST_WEIGHT) * own
+            return expand(own.repeat(times), v) * closed.metric(v, noise.repeat(times))
+
+        return apply
+
+    return start, metric
+
+
+def _measurement_geometry(likelihood: Gaussian):
+    """The paper's start A⁺y, and the step scale 1/L of the data term, L = ‖A‖²/σ²."""
+    scale = likelihood.sigma**2 / likelihood.operator.norm_squared
+
+    def start(weight: PerImage) -> Images:
+        return likelihood.operator.pseudoinverse(likelihood.y)
+
+    def metric(weight: PerImage) -> Metric:
+        own = scale[: len(weight)]
+        return lambda v: expand(own.repeat(len(v) // len(own)), v) * v
+
+    return start, metric

@@ -1,0 +1,95 @@
+"""Certificates: convex cases pass, and a path over a hill says where convexity ended."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from closed_form import OPERATORS, gaussian_prior, measurement
+
+from aipo.certificate import Verdict, certify
+from aipo.errors import InputError
+from aipo.likelihoods import Gaussian
+from aipo.operators import Identity
+from aipo.priors import Mixture
+from aipo.reconstruct import reconstruct, trace
+from aipo.schedules import PathOptions, paper
+
+EXACTLY = PathOptions((0.0, 0.3, 1.0), evaluations=60, tolerance=1e-10)
+
+
+def between(y: float) -> tuple[Gaussian, Mixture]:
+    """A measurement of σ = 1 on the line between two narrow modes at ±1: convex at small λ only."""
+    means = torch.tensor([[-1.0, 0.0], [1.0, 0.0]], dtype=torch.float64).reshape(2, 1, 1, 2)
+    covariances = 0.09 * torch.eye(2, dtype=torch.float64).expand(2, 2, 2)
+    likelihood = Gaussian(
+        Identity((1, 1, 2)), torch.tensor([y, 0.0], dtype=torch.float64).reshape(1, 1, 1, 2), 1.0
+    )
+    return likelihood, Mixture(means, covariances, torch.ones(2))
+
+
+@pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
+def test_a_gaussian_prior_is_convex_with_its_own_metric_as_inverse_hessian(operator):
+    prior = gaussian_prior()
+    certificate = reconstruct(measurement(operator, prior), prior, 1.0, EXACTLY).certificate
+    assert certificate.verdict == [Verdict.CONVEX] * 3
+    assert certificate.curvature.shape == (2, 3)
+    exact = not isinstance(operator, type(OPERATORS["inpainting"]))
+    lowest = 1.0 if exact else 0.0
+    assert bool((certificate.curvature >= lowest - 1e-4).all())
+    assert bool(certificate.failed_at.isnan().all())
+
+
+def test_the_weight_at_which_convexity_ends_is_named():
+    """At the middle F'' = 1 + λ R''(0): the path stays there, where R is concave, and convexity ends."""
+    likelihood, prior = between(0.0)
+    middle = torch.zeros(1, 1, 1, 2, dtype=torch.float64, requires_grad=True)
+    gradient = torch.autograd.grad(prior.energy(middle).sum(), middle, create_graph=True)[0]
+    concave = torch.autograd.grad(gradient[0, 0, 0, 0], middle)[0][0, 0, 0, 0].item()
+    ends = -1 / concave
+    weights = (0.0, 0.5 * ends, 0.9 * ends, 1.1 * ends, 2 * ends)
+    result = reconstruct(likelihood, prior, weights[-1], replace(EXACTLY, weights=weights))
+    assert result.image.abs().max() < 1e-12
+    assert result.certificate.failed_at.item() == pytest.approx(weights[3])
+    assert result.certificate.verdict == [Verdict.NONCONVEX]
+    assert bool((result.certificate.curvature[:2] > 0).all())
+
+
+def test_points_after_the_kept_one_do_not_count():
+    likelihood, prior = between(0.0)
+    result = reconstruct(likelihood, prior, 2.0, replace(EXACTLY, weights=(0.0, 0.001, 2.0)))
+    early = certify(result.problem, result.path, torch.tensor([1]))
+    assert early.verdict == [Verdict.CONVEX] and early.weights.tolist() == [[pytest.approx(0.001)]]
+
+
+def test_what_has_not_converged_is_said():
+    prior = gaussian_prior()
+    likelihood = measurement(OPERATORS["denoising"], prior)
+    result = reconstruct(likelihood, prior, 1.0, paper(count=2, steps=1, step=1e-3))
+    assert result.certificate.verdict == [Verdict.UNCONVERGED] * 3
+    assert bool((result.certificate.decrement > 0).all())
+
+
+def test_a_selected_path_with_copies_is_certified_for_its_images():
+    prior = gaussian_prior()
+    likelihood = measurement(OPERATORS["denoising"], prior)
+    result = reconstruct(likelihood, prior, "sure", PathOptions((0.0, 0.5, 1.0, 2.0), evaluations=20))
+    certificate = result.certificate
+    assert len(certificate.verdict) == 3 and certificate.curvature.shape[1] == 3
+    assert math.isclose(float(certificate.curvature.min()), 1.0, rel_tol=1e-3)
+
+
+def test_nothing_to_certify_is_refused():
+    prior = gaussian_prior()
+    likelihood = measurement(OPERATORS["denoising"], prior)
+    tracer = trace(likelihood, prior, EXACTLY)
+    first = next(tracer)
+    with pytest.raises(InputError, match="λ = 0"):
+        certify(tracer.problem, [first], torch.zeros(3, dtype=torch.long))
+    with pytest.raises(InputError, match="Hessian"):
+        certify(replace(tracer.problem, hessian=None), [first], torch.zeros(3, dtype=torch.long))
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_every_verdict_has_a_sentence(verdict):
+    assert verdict.remedy.endswith(".")
