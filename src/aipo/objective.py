@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -71,6 +72,10 @@ def _hessian(likelihood: Gaussian, prior: Prior, surrogate: Surrogate | None):
 def _deformed(prior: Any, surrogate: Surrogate | None, deformation: Deformation):
     """R(x; τ, s) = s R(x; τ) + (1 − s) R_G(x); R_G without its constant."""
     share, tau = deformation.share, deformation.tau
+    if tau > 0 and "tau" not in signature(prior.energy).parameters:
+        raise InputError(
+            f"{type(prior).__name__} has no energy(x, tau), so it cannot be smoothed; use a path in λ"
+        )
     smooth = prior.energy if tau == 0 else partial(prior.energy, tau=tau)
     if share == 1:
         return smooth

@@ -1,0 +1,89 @@
+"""D + λR as a problem: gradients, Hessian products and deformed priors of a real flow."""
+
+import pytest
+import torch
+from closed_form import OPERATORS, gaussian_prior, measurement
+from test_certificate import between
+from torch import Tensor
+
+from aipo.errors import InputError
+from aipo.flows import Glow
+from aipo.likelihoods import measure
+from aipo.objective import objective
+from aipo.operators import GaussianSensing, Identity, Mask
+from aipo.priors import FlowPrior
+from aipo.problem import PLAIN, Deformation
+from aipo.surrogates import LowRankGaussian
+from aipo.surrogates import energy as surrogate_energy
+
+SHAPE = (3, 8, 8)
+HALF = Deformation(share=0.5)
+ALL = torch.arange(2)
+
+
+def flow_problem(operator):
+    torch.manual_seed(0)
+    flow = Glow(SHAPE, levels=2, steps=1, hidden=4)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    x = 0.5 + 0.1 * torch.randn(2, *SHAPE, dtype=torch.float64)
+    surrogate = LowRankGaussian.fit(0.5 + 0.1 * torch.randn(40, *SHAPE), rank=5)
+    prior = FlowPrior(flow.double(), surrogate, {})
+    likelihood = measure(operator, x, torch.tensor([0.1, 0.3], dtype=torch.float64))
+    return objective(likelihood, prior), prior, likelihood, x
+
+
+@pytest.mark.parametrize("deformation", [PLAIN, HALF], ids=["prior", "half"])
+@pytest.mark.parametrize(
+    "operator",
+    [
+        Identity(SHAPE),
+        Mask(torch.arange(64).reshape(1, 8, 8) % 3 > 0, channels=3),
+        GaussianSensing(SHAPE, 60),
+    ],
+    ids=["denoising", "inpainting", "sensing"],
+)
+def test_hessian_products_are_differences_of_gradients(operator, deformation):
+    problem, _, _, x = flow_problem(operator)
+    weight = torch.tensor([0.3, 2.0], dtype=torch.float64)
+
+    def gradient(place: Tensor) -> Tensor:
+        terms = problem.terms(place, ALL, deformation)
+        return terms.data_gradient + weight[:, None, None, None] * terms.prior_gradient
+
+    assert problem.hessian is not None
+    v = torch.randn_like(x)
+    product = problem.hessian(x, weight, deformation)(v)
+    difference = (gradient(x + 1e-5 * v) - gradient(x - 1e-5 * v)) / 2e-5
+    assert torch.allclose(product, difference, rtol=1e-5, atol=1e-5 * float(product.abs().max()))
+
+
+def test_a_share_of_the_prior_is_mixed_with_its_surrogate():
+    problem, prior, _, x = flow_problem(Identity(SHAPE))
+    for share in (0.0, 0.25, 1.0):
+        mixed = problem.terms(x, ALL, Deformation(share=share)).prior
+        expected = share * prior.energy(x) + (1 - share) * surrogate_energy(prior.surrogate, x)
+        assert torch.allclose(mixed, expected)
+
+
+def test_smoothing_asks_the_prior_for_tau():
+    likelihood, prior = between(0.4)
+    x = torch.full((1, 1, 1, 2), 0.2, dtype=torch.float64)
+    terms = objective(likelihood, prior).terms(x, torch.tensor([0]), Deformation(tau=0.6))
+    assert torch.equal(terms.prior, prior.energy(x, tau=0.6))
+    assert not torch.equal(terms.prior, prior.energy(x))
+
+
+def test_a_prior_without_smoothed_energies_is_refused_for_them():
+    problem, _, _, x = flow_problem(Identity(SHAPE))
+    with pytest.raises(InputError, match="tau"):
+        problem.terms(x, ALL, Deformation(tau=0.1))
+
+
+def test_mixing_without_a_surrogate_is_refused():
+    prior = gaussian_prior()
+    likelihood = measurement(OPERATORS["denoising"], prior)
+    problem = objective(likelihood, prior, "measurement")
+    with pytest.raises(InputError, match="surrogate"):
+        problem.terms(problem.start(torch.ones(3)), torch.arange(3), HALF)
