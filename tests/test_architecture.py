@@ -20,7 +20,7 @@ LAYERS = [
     {"path"},
     {"certificate"},
     {"objective"},
-    {"reconstruct", "fitting"},
+    {"reconstruct", "fitting", "conventional"},
     {"branches", "evaluation"},
     {"report"},
     {"demo", "restoring"},

@@ -85,6 +85,7 @@ def _deformed(prior: Any, surrogate: Surrogate | None, deformation: Deformation)
 
 
 def _value_and_gradient(energy: Callable[[Tensor], Tensor], x: Tensor) -> tuple[PerImage, Tensor]:
+    """An energy (B,) of x and its gradient, detached."""
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
         value = energy(x)
