@@ -175,9 +175,11 @@ class FlowPrior(nn.Module):
         return self.decode(z.to(next(self.flow.parameters()).device))
 
     def save(self, folder: str | Path) -> None:
-        """Write a prior folder: config.json and model.safetensors (float16 weights)."""
+        """Write a prior folder: config.json and model.safetensors (float16 weights and loadings)."""
         tensors = {f"flow.{name}": value.half() for name, value in self.flow.state_dict().items()}
         tensors |= {f"surrogate.{name}": value for name, value in self.surrogate.state_dict().items()}
+        if "surrogate.loadings" in tensors:  # by far the largest tensor of a prior for one size
+            tensors["surrogate.loadings"] = tensors["surrogate.loadings"].half()
         checkpoints.save_folder(Path(folder), self.card, tensors)
 
     def _pad(self, x: Images) -> Images:

@@ -62,19 +62,21 @@ class LowRankGaussian(nn.Module):
                 f"{tuple(variances.shape)} do not fit; they are (C, H, W), (n, r) and (n,) with n = C·H·W"
             )
         self.register_buffer("mean", mean)
-        self.register_buffer("loadings", loadings)
+        self.register_buffer("loadings", loadings.to(mean.dtype))
         self.register_buffer("variances", variances)
 
     @classmethod
     def fit(cls, images: Images, rank: int) -> "LowRankGaussian":
-        """Principal components of the images (N > rank); the rest of each pixel's variance is independent."""
+        """Principal components of the images (N > rank); the rest of each pixel's variance is independent.
+
+        The loadings are rounded to half precision, in which a prior stores them.
+        """
         flat = images.flatten(1).double()
         mean = flat.mean(0)
         centred = flat - mean
-        covariance = centred.T @ centred / len(flat)
-        values, vectors = torch.linalg.eigh(covariance)
-        loadings = vectors[:, -rank:] * values[-rank:].clamp_min(0).sqrt()
-        variances = (covariance.diagonal() - loadings.square().sum(1)).clamp_min(VARIANCE_FLOOR)
+        _, scales, directions = torch.linalg.svd(centred / len(flat) ** 0.5, full_matrices=False)
+        loadings = (directions[:rank].T * scales[:rank]).half().double()
+        variances = (centred.square().mean(0) - loadings.square().sum(1)).clamp_min(VARIANCE_FLOOR)
         return cls(mean.reshape(images.shape[1:]).float(), loadings.float(), variances.float())
 
     def mean_like(self, x: Images) -> Images:
