@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The bundled prior "faces64": DATA is a folder of tars with aligned 64 × 64 face crops of CelebA.
+# A prior for faces, "faces64" (not bundled, see dev/LOG.md): DATA is a folder of tars with aligned 64 × 64 face crops of CelebA.
 set -euo pipefail
 data=${1:?usage: runs/train_faces64.sh DATA [OUT]}
 aipo train "$data" --out "${2:-out/faces64}" --name faces64 --holdout 1006 \
