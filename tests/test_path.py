@@ -17,15 +17,16 @@ from closed_form import (
     minimiser,
     relative,
 )
+from test_certificate import between
 from torch import Tensor
 
 from aipo import priors
-from aipo.errors import InputError, Status
+from aipo.errors import CheckpointError, InputError, Status
 from aipo.path import Trace
 from aipo.predictors import cold, shifted, warm
 from aipo.problem import PLAIN, Deformation, Problem, Terms, reweighted, weighted
 from aipo.reconstruct import trace
-from aipo.schedules import PathOptions, paper
+from aipo.schedules import PathOptions, paper, smoothing
 from aipo.solvers import LBFGS, Adam, GradientDescent
 
 operators = pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
@@ -347,3 +348,61 @@ def test_a_trace_that_has_not_begun_retires_nothing():
     prior = gaussian_prior()
     with pytest.raises(InputError, match="first state"):
         trace(measurement(OPERATORS["denoising"], prior), prior, EXACTLY).retire(torch.tensor([True]))
+
+
+def curved_problem() -> Problem:
+    """A mixture in the plane, where one weight's result depends on what was seen at the last."""
+    return trace(*between(0.4), SAVED).problem
+
+
+SAVED = PathOptions((0.0, 0.1, 0.3, 0.6, 1.0), evaluations=3, tolerance=1e-12)
+DEFORMED = replace(smoothing(tau=1.0, count=4, steps=3), tolerance=1e-12)
+
+
+@pytest.mark.parametrize("options", [SAVED, DEFORMED], ids=["weights", "smoothing"])
+@pytest.mark.parametrize("stop", [1, 2, 4])
+def test_a_saved_trace_resumes_to_the_same_bits(options, stop, tmp_path):
+    whole = list(Trace(curved_problem(), options))
+    first = Trace(curved_problem(), options)
+    for _ in range(stop):
+        next(first)
+    first.save(tmp_path / "trace.safetensors")
+    second = Trace(curved_problem(), options)
+    second.resume(tmp_path / "trace.safetensors")
+    rest = list(second)
+    assert [state.index for state in rest] == [state.index for state in whole[stop:]]
+    for state, expected in zip(rest, whole[stop:], strict=True):
+        assert torch.equal(state.x, expected.x) and torch.equal(state.objective, expected.objective)
+        assert torch.equal(state.evaluations, expected.evaluations)
+        assert torch.equal(state.status, expected.status)
+
+
+def test_a_trace_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "trace.safetensors"
+    tracer = Trace(curved_problem(), SAVED)
+    with pytest.raises(InputError, match="first state"):
+        tracer.save(path)
+    next(tracer), next(tracer)
+    tracer.save(path)
+    with pytest.raises(CheckpointError, match="other options"):
+        Trace(curved_problem(), replace(SAVED, evaluations=4)).resume(path)
+    with pytest.raises(CheckpointError, match="other measurements"):
+        trace(*between(-0.7), SAVED).resume(path)
+    with pytest.raises(CheckpointError, match="other measurements"):
+        prior = gaussian_prior()
+        trace(measurement(OPERATORS["denoising"], prior), prior, SAVED).resume(path)
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(CheckpointError, match=r"trace\.safetensors"):
+        Trace(curved_problem(), SAVED).resume(path)
+
+
+def test_a_retired_image_stays_retired_after_resuming(tmp_path):
+    model = parabolas()
+    tracer = Trace(model.problem(), SAVED)
+    next(tracer)
+    tracer.retire(torch.tensor([True, False, False]))
+    tracer.save(tmp_path / "trace.safetensors")
+    resumed = Trace(model.problem(), SAVED)
+    resumed.resume(tmp_path / "trace.safetensors")
+    last = list(resumed)[-1]
+    assert last.weight.tolist() == [0.0, 1.0, 1.0]

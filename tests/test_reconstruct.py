@@ -1,7 +1,6 @@
 """The main function: every way to choose the weight, and results that do not depend on the batch."""
 
 import math
-import sys
 from copy import deepcopy
 from dataclasses import fields, replace
 
@@ -320,7 +319,7 @@ def test_the_papers_path_with_every_choice_of_weight(weight):
 def test_large_batches_are_evaluated_in_chunks(monkeypatch):
     likelihood = noisy(FLOW_OPERATORS["denoising"])
     whole = reconstruct(likelihood, PRIOR, 0.7, SHORT)
-    monkeypatch.setattr(sys.modules["aipo.reconstruct"], "LARGEST_CHUNK", 200)
+    monkeypatch.setattr("aipo.objective.LARGEST_CHUNK", 200)
     sizes: list[int] = []
 
     class Chunked(WithSurrogate):

@@ -9,12 +9,14 @@ Source: Liu, Yang, Zhang & Lei 2023 (AIPO), algorithm 1. Its own choices are the
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from aipo.arrays import PerImage, as_per_image
-from aipo.errors import InputError, Status
+from aipo.checkpoints import load_tensors, save_tensors
+from aipo.errors import CheckpointError, InputError, Status
 from aipo.minimise import minimise
 from aipo.problem import PLAIN, Deformation, Problem, Terms, reweighted, weighted
 from aipo.schedules import PathOptions
@@ -88,10 +90,47 @@ class Trace(Iterator[State]):
         if self._index == len(self.options.weights):
             raise StopIteration
         target = self.options.weights[self._index]
-        self._deform(self.options.deformations[self._index] if self.options.deformations else PLAIN)
+        self._deform(_deformation(self.options, self._index))
         state = self._begin(target) if self._point is None else self._continue(target)
         self._index += 1
         return state
+
+    def save(self, path: str | Path) -> None:
+        """Write where the trace stands (tensors and JSON); `resume` goes on from there to the same result."""
+        if self._point is None or self._weight is None:
+            raise InputError("save a trace after its first state; before it there is nothing to keep")
+        tensors = {"weight": self._weight, "evaluations": self._evaluations, "active": self._active}
+        for number, point in enumerate([self._point, *self._visited]):
+            fields = {"x": point.x, "value": point.value, "gradient": point.gradient, **point.info}
+            tensors |= {f"{number}.{name}": tensor for name, tensor in fields.items()}
+        metadata = {"index": self._index, "points": 1 + len(self._visited), "options": _text(self.options)}
+        save_tensors(Path(path), tensors, metadata)
+
+    def resume(self, path: str | Path) -> None:
+        """Go on from a file of `save`, written by a trace of the same problem and options.
+
+        Raises:
+            CheckpointError: a damaged file, or one of other options, measurements or priors.
+        """
+        tensors, metadata = load_tensors(Path(path))
+        if metadata.get("options") != _text(self.options):
+            raise CheckpointError(f"{path} is of a path with other options; use the ones it was saved with")
+        points = [_restored(tensors, number) for number in range(metadata["points"])]
+        self._deformation = _deformation(self.options, metadata["index"] - 1)
+        self._check(points[0], tensors["weight"], path)
+        self._point, self._visited, self._index = points[0], points[1:], metadata["index"]
+        self._weight, self._evaluations = tensors["weight"], tensors["evaluations"]
+        self._active = tensors["active"]
+
+    def _check(self, point: Point, weight: PerImage, path: str | Path) -> None:
+        """The same place must have the same energies, or it is another problem's."""
+        same = point.x.shape == self.problem.start(weight[:1]).shape
+        if same:
+            terms = self._terms(point.x, torch.arange(len(point.x), device=point.x.device))
+            pairs = ((terms.data, point.info["data"]), (terms.prior, point.info["prior"]))
+            same = all(torch.allclose(now, then, rtol=1e-4, equal_nan=True) for now, then in pairs)
+        if not same:
+            raise CheckpointError(f"{path} is of other measurements or another prior; resume it with its own")
 
     def _deform(self, deformation: Deformation) -> None:
         """What was seen under another prior energy says nothing of this one's gradients."""
@@ -171,6 +210,22 @@ class Trace(Iterator[State]):
 
     def _terms(self, x: Tensor, indices: Tensor) -> Terms:
         return self.problem.terms(x, indices, self._deformation)
+
+
+def _deformation(options: PathOptions, index: int) -> Deformation:
+    return options.deformations[index] if options.deformations else PLAIN
+
+
+def _text(options: PathOptions) -> str:
+    """The options, the same in every process: a function's own text has its address."""
+    fields = {name: getattr(value, "__name__", value) for name, value in vars(options).items()}
+    return str(fields)
+
+
+def _restored(tensors: dict[str, Tensor], number: int) -> Point:
+    prefix = f"{number}."
+    fields = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    return Point(fields.pop("x"), fields.pop("value"), fields.pop("gradient"), fields)
 
 
 def _remember(visited: list[Point], point: Point) -> list[Point]:
