@@ -87,3 +87,12 @@ def test_denoising_a_photograph_gains_more_than_the_closed_form_start():
     before, after = float(psnr(likelihood.y, truth)), float(psnr(result.image, truth))
     assert after > before + 6
     assert after > float(psnr(result.start, truth)) + 0.3
+
+
+@pytest.mark.parametrize("level", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("name", NAMES)
+def test_latents_decode_to_the_picture_in_single_precision(name: str, level: float):
+    prior, x = load_prior(name), pictures(name)
+    noisy = x + level * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert (prior.decode(prior.encode(noisy)) - noisy).abs().max() <= 1e-4
