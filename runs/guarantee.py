@@ -22,6 +22,7 @@ from torch import Tensor
 
 from aipo.branches import lowest
 from aipo.certificate import Verdict, certify
+from aipo.derivatives import hessian_product, value_and_gradient
 from aipo.path import Trace
 from aipo.predictors import warm
 from aipo.problem import Deformation, Problem, Terms
@@ -66,11 +67,7 @@ class Planar:
         return Terms(data, prior, data_gradient, prior_gradient)
 
     def hessian(self, x: Tensor, weight: Tensor, deformation: Deformation):
-        x = x.detach().requires_grad_(True)
-        with torch.enable_grad():
-            value = self.data(x) + weight * self.prior(x, deformation.tau)
-            gradient = torch.autograd.grad(value.sum(), x, create_graph=True)[0]
-        return lambda v: torch.autograd.grad(gradient, x, v, retain_graph=True)[0]
+        return hessian_product(lambda x: self.data(x) + weight * self.prior(x, deformation.tau), x)
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean (N, 2) and covariance (N, 2, 2) of each mixture: its Gaussian surrogate."""
@@ -87,12 +84,6 @@ class Planar:
         posterior = torch.linalg.inv(precision + torch.eye(2).to(mean) / self.sigma**2)
         right = self.y.flatten(1) / self.sigma**2 + (precision @ mean[:, :, None])[:, :, 0]
         return (posterior @ right[:, :, None])[:, :, 0], posterior
-
-
-def value_and_gradient(energy, x: Tensor) -> tuple[Tensor, Tensor]:
-    x = x.detach().requires_grad_(True)
-    value = energy(x)
-    return value.detach(), torch.autograd.grad(value.sum(), x)[0]
 
 
 def draw(count: int, sigma: float, seed: int) -> Planar:

@@ -12,7 +12,7 @@ ROOT = Path(aipo.__file__).parent
 # Every module of the package; each one imports modules of the layers above its own line, never of its own.
 LAYERS = [
     {"arrays", "errors"},
-    {"solvers", "operators", "surrogates", "flows.layers", "checkpoints", "images", "metrics"},
+    {"solvers", "derivatives", "operators", "surrogates", "flows.layers", "checkpoints", "images", "metrics"},
     {"curvature", "minimise", "likelihoods", "posterior", "flows.multiscale", "data", "baselines"},
     {"problem", "selection", "measurements", "flows.glow", "flows.realnvp"},
     {"predictors", "flows"},
@@ -28,7 +28,7 @@ LAYERS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 NUMERICS = {"solvers", "minimise", "problem", "predictors", "schedules", "path"}
-NUMERICS |= {"curvature", "certificate"}
+NUMERICS |= {"derivatives", "curvature", "certificate"}
 MODEL = {"operators", "likelihoods", "surrogates", "posterior", "priors"} | {
     name for name in LEVEL if name.startswith("flows")
 }

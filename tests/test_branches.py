@@ -2,13 +2,22 @@
 
 import pytest
 import torch
-from closed_form import OPERATORS, WithoutSurrogate, gaussian_prior, measurement, minimiser, relative
+from closed_form import (
+    OPERATORS,
+    WithoutSurrogate,
+    WithSurrogate,
+    gaussian_prior,
+    measurement,
+    minimiser,
+    relative,
+)
 from test_certificate import between
 
 from aipo.branches import best_of
 from aipo.certificate import Verdict
 from aipo.errors import InputError, Status
 from aipo.likelihoods import Gaussian
+from aipo.posterior import posterior
 from aipo.reconstruct import reconstruct
 from aipo.schedules import PathOptions, smoothing
 
@@ -96,3 +105,29 @@ def test_every_path_is_followed_from_every_start():
     assert both.objectives.shape == (6, 1)
     assert torch.equal(both.images[3:], one.images)
     assert int(both.evaluations) > int(one.evaluations)
+
+
+def test_the_surrogates_posterior_is_prepared_once(monkeypatch):
+    """It can cost more than the paths themselves."""
+    built: list[object] = []
+
+    def counting(operator, surrogate):
+        built.append(operator)
+        return posterior(operator, surrogate)
+
+    for module in ("branches", "objective"):
+        monkeypatch.setattr(f"aipo.{module}.posterior", counting)
+    likelihood, prior = between(0.1)
+    best_of(likelihood, prior, branches=2, paths=[DIRECT])
+    assert len(built) == 1
+
+
+def test_branches_that_all_diverged_do_not_agree():
+    likelihood, prior = between(0.1)
+
+    class Exploding(WithSurrogate):
+        def energy(self, x):
+            return super().energy(x) * torch.nan
+
+    found = best_of(likelihood, Exploding(prior, prior.surrogate), branches=2, paths=[DIRECT])
+    assert found.status == [Status.DIVERGED] and found.verdict == [Verdict.UNCONVERGED]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from aipo.arrays import Images, PerImage, content_seed
-from aipo.certificate import Verdict
+from aipo.certificate import UNFINISHED, Verdict
 from aipo.errors import InputError, Status
 from aipo.likelihoods import Gaussian
 from aipo.objective import objective
@@ -62,7 +62,8 @@ def best_of(
         weight: λ at the path's end.
         branches: starting points; their seed comes from the measurement itself.
         paths: each is followed from every starting point, such as `smoothing()` for a prior that offers
-            smoothed energies; by default only `automatic(likelihood.operator)`.
+            smoothed energies; by default only `automatic(likelihood.operator)`. Their own `start` does not
+            count: starting points and metric are the surrogate's.
 
     Raises:
         InputError: a prior without surrogate, or fewer than one branch.
@@ -73,8 +74,8 @@ def best_of(
             f"branches = {branches}; at least 1 is needed, and a prior with a Gaussian surrogate"
         )
     copies = torch.arange(len(likelihood), device=likelihood.y.device).repeat(branches)
-    problem = objective(likelihood.select(copies), prior)
     closed, alpha = posterior(likelihood.operator, surrogate), weight * likelihood.sigma**2
+    problem = objective(likelihood.select(copies), prior, closed=closed)
     modes = closed.mode(likelihood.y, alpha)
     starts = torch.cat((modes[None], _draws(closed, likelihood, alpha, branches - 1))).flatten(0, 1)
     offsets = starts - modes.repeat(branches, 1, 1, 1)
@@ -127,5 +128,6 @@ def _verdicts(objectives: Tensor, decrements: Tensor, status: Tensor) -> list[Ve
     """Branches agree where all are as low as the lowest, to twice what their metric still expects to gain."""
     slack = 2 * decrements.max(0).values + 1e-6 * (1 + objectives.abs().amin(0))
     several = objectives.max(0).values - objectives.min(0).values > slack
-    agreeing = torch.where(status == Status.BUDGET, int(Verdict.UNCONVERGED), int(Verdict.AGREEING))
+    unfinished = torch.isin(status, torch.tensor(UNFINISHED, device=status.device))
+    agreeing = torch.where(unfinished, int(Verdict.UNCONVERGED), int(Verdict.AGREEING))
     return [Verdict(int(value)) for value in torch.where(several, int(Verdict.SEVERAL), agreeing)]

@@ -45,6 +45,10 @@ _REMEDIES = {
 }
 
 
+# Ends that are no minimum, whatever the curvature says.
+UNFINISHED = (Status.BUDGET, Status.DIVERGED)
+
+
 @dataclass(frozen=True)
 class Certificate:
     """What was measured along a path, for B images and S points.
@@ -86,7 +90,7 @@ def certify(problem: Problem, path: Sequence[State], kept: Tensor, iterations: i
     indices = torch.tensor([state.index for state in visited], device=kept.device)
     on_path = (indices[:, None] <= kept) & torch.stack([state.accepted for state in visited])
     failed = on_path & ~(curvature > 0)
-    first = torch.where(failed.any(0), failed.long().argmax(0), 0)
+    first = failed.long().argmax(0)
     failed_at = torch.where(failed.any(0), weights.gather(0, first[None])[0], torch.nan)
     images = torch.arange(len(kept), device=kept.device)
     statuses = torch.stack([state.status for state in path])[kept, images]
@@ -108,4 +112,4 @@ def _curvature(problem: Problem, state: State, iterations: int) -> PerImage:
 def _verdict(status: int, failed: bool) -> Verdict:
     if failed:
         return Verdict.NONCONVEX
-    return Verdict.UNCONVERGED if status in (Status.BUDGET, Status.DIVERGED) else Verdict.CONVEX
+    return Verdict.UNCONVERGED if status in UNFINISHED else Verdict.CONVEX

@@ -2,7 +2,7 @@
 
 They run through the same `Trace`, solvers and evaluation counter as the path:
 
-    Trace(latent(likelihood, prior, z), PathOptions((1.0,), warm, Adam(0.05), evaluations=300))
+    Trace(in_latents(likelihood, prior, z), PathOptions((1.0,), warm, Adam(0.05), evaluations=300))
 
 Sources: Bora et al. 2017 (CSGM), Asim et al. 2020 (GlowIP), Whang et al. 2021 (maximum a posteriori).
 """

@@ -1,15 +1,11 @@
 """The smallest curvature of an energy, seen through Hessian-vector products and a metric."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from aipo.arrays import PerImage, dot, expand
+from aipo.derivatives import HessianProduct
 from aipo.solvers import Metric
-
-# v -> H v for each image of a batch.
-HessianProduct = Callable[[Tensor], Tensor]
 
 
 def smallest_curvature(

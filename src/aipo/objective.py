@@ -1,6 +1,5 @@
 """D + λR of a likelihood and a prior, as a problem that a path can be followed through."""
 
-from collections.abc import Callable
 from functools import partial
 from inspect import signature
 from typing import Any, Literal
@@ -9,10 +8,10 @@ import torch
 from torch import Tensor
 
 from aipo.arrays import Images, PerImage, expand
-from aipo.curvature import HessianProduct
+from aipo.derivatives import HessianProduct, hessian_product, value_and_gradient
 from aipo.errors import InputError
 from aipo.likelihoods import Gaussian
-from aipo.posterior import posterior
+from aipo.posterior import Posterior, posterior
 from aipo.priors import Prior
 from aipo.problem import Deformation, Problem, Terms
 from aipo.solvers import Metric
@@ -27,7 +26,10 @@ LARGEST_CHUNK = 500_000
 
 
 def objective(
-    likelihood: Gaussian, prior: Prior, start: Literal["surrogate", "measurement"] = "surrogate"
+    likelihood: Gaussian,
+    prior: Prior,
+    start: Literal["surrogate", "measurement"] = "surrogate",
+    closed: Posterior | None = None,
 ) -> Problem:
     """Energies, start and metric of a batch.
 
@@ -35,22 +37,23 @@ def objective(
         likelihood: D.
         prior: R; its `surrogate`, where it has one, gives start and metric in closed form.
         start: "measurement" for the paper's start A⁺y and the data term's own scale.
+        closed: the surrogate's posterior under this operator where it is at hand; preparing it can be slow.
     """
     surrogate = getattr(prior, "surrogate", None) if start == "surrogate" else None
     if surrogate is None:
         geometry = _measurement_geometry(likelihood)
     else:
-        geometry = _surrogate_geometry(likelihood, surrogate)
+        geometry = _surrogate_geometry(likelihood, closed or posterior(likelihood.operator, surrogate))
     return Problem(_terms(likelihood, prior, surrogate), *geometry, _hessian(likelihood, prior, surrogate))
 
 
 def _terms(likelihood: Gaussian, prior: Prior, surrogate: Surrogate | None):
     def terms(x: Tensor, indices: Tensor, deformation: Deformation) -> Terms:
-        data, data_gradient = _value_and_gradient(likelihood.select(indices), x)
+        data, data_gradient = value_and_gradient(likelihood.select(indices), x)
         size = max(1, LARGEST_CHUNK // x[0].numel())
         energy = _deformed(prior, surrogate, deformation)
         energies, gradients = zip(
-            *(_value_and_gradient(energy, chunk) for chunk in x.split(size)), strict=True
+            *(value_and_gradient(energy, chunk) for chunk in x.split(size)), strict=True
         )
         return Terms(data, torch.cat(energies), data_gradient, torch.cat(gradients))
 
@@ -59,12 +62,9 @@ def _terms(likelihood: Gaussian, prior: Prior, surrogate: Surrogate | None):
 
 def _hessian(likelihood: Gaussian, prior: Prior, surrogate: Surrogate | None):
     def product_at(x: Tensor, weight: PerImage, deformation: Deformation) -> HessianProduct:
-        x = x.detach().requires_grad_(True)
         own = likelihood.select(torch.arange(len(x), device=x.device))
-        with torch.enable_grad():
-            value = own(x) + weight * _deformed(prior, surrogate, deformation)(x)
-            gradient = torch.autograd.grad(value.sum(), x, create_graph=True)[0]
-        return lambda v: torch.autograd.grad(gradient, x, v, retain_graph=True)[0]
+        energy = _deformed(prior, surrogate, deformation)
+        return hessian_product(lambda x: own(x) + weight * energy(x), x)
 
     return product_at
 
@@ -84,22 +84,12 @@ def _deformed(prior: Any, surrogate: Surrogate | None, deformation: Deformation)
     return lambda x: share * smooth(x) + (1 - share) * surrogate_energy(surrogate, x)
 
 
-def _value_and_gradient(energy: Callable[[Tensor], Tensor], x: Tensor) -> tuple[PerImage, Tensor]:
-    """An energy (B,) of x and its gradient, detached."""
-    x = x.detach().requires_grad_(True)
-    with torch.enable_grad():
-        value = energy(x)
-        gradient = torch.autograd.grad(value.sum(), x)[0]
-    return value.detach(), gradient
-
-
-def _surrogate_geometry(likelihood: Gaussian, surrogate):
+def _surrogate_geometry(likelihood: Gaussian, closed: Posterior):
     """Start and metric from the prior's Gaussian surrogate, in closed form."""
-    closed = posterior(likelihood.operator, surrogate)
     variance = likelihood.sigma**2
 
-    def alpha(weight: PerImage) -> PerImage:
-        return weight.to(variance).clamp_min(SMALLEST_WEIGHT) * variance
+    def alpha(weight: PerImage, variances: PerImage) -> PerImage:
+        return weight.to(variances).clamp_min(SMALLEST_WEIGHT) * variances
 
     # The predictor asks for the last weight again at every step; a solve can cost as much as an evaluation.
     latest: list[tuple[PerImage, Images]] = []
@@ -108,7 +98,7 @@ def _surrogate_geometry(likelihood: Gaussian, surrogate):
         for known, image in latest:
             if torch.equal(known, weight):
                 return image
-        image = closed.mode(likelihood.y, alpha(weight).expand(len(likelihood)))
+        image = closed.mode(likelihood.y, alpha(weight, variance))
         latest[:] = [*latest[-1:], (weight, image)]
         return image
 
@@ -117,8 +107,7 @@ def _surrogate_geometry(likelihood: Gaussian, surrogate):
 
         def apply(v: Tensor) -> Tensor:
             times = len(v) // len(own)
-            noise = weight.to(own).clamp_min(SMALLEST_WEIGHT) * own
-            return expand(own.repeat(times), v) * closed.metric(v, noise.repeat(times))
+            return expand(own.repeat(times), v) * closed.metric(v, alpha(weight, own).repeat(times))
 
         return apply
 

@@ -54,7 +54,11 @@ class Gaussian:
         if tau == 0:
             constant = 0.5 * (self._log_det + x[0].numel() * math.log(2 * math.pi))
             return energy(self, x) + constant.to(x)
-        return Mixture(self.mean[None], self.root[None] @ self.root.T, torch.ones(1)).energy(x, tau)
+        return self._component.energy(x, tau)
+
+    @cached_property
+    def _component(self) -> "Mixture":
+        return Mixture(self.mean[None], self.root[None] @ self.root.T, torch.ones(1))
 
     def mean_like(self, x: Images) -> Images:
         return self.mean.to(x)

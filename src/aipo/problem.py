@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from aipo.arrays import PerImage, expand
-from aipo.curvature import HessianProduct
+from aipo.derivatives import HessianProduct
 from aipo.errors import InputError
 from aipo.solvers import Metric, Point
 

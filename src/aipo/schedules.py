@@ -28,7 +28,7 @@ class PathOptions:
             the measurement alone (A⁺y and the data term's scale, as in the paper).
         stiffness: how much more curved than its surrogate the prior is taken to be; the metric is that of
             λ · stiffness. A Gaussian with the covariance of all pictures is wide where the neighbourhood
-            of one picture is narrow: along the steps taken in a flow the ratio is 5 to 500.
+            of one picture under a flow is narrow.
         deformations: which prior energy each point uses; empty for the prior itself everywhere.
     """
 
