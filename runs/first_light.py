@@ -16,7 +16,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +31,13 @@ from aipo.metrics import psnr, ssim
 from aipo.operators import GaussianSensing, Identity, Mask
 from aipo.posterior import posterior
 from aipo.priors import FlowPrior, load_prior
-from aipo.reconstruct import Reconstruction, automatic, reconstruct
+from aipo.reconstruct import AUTOMATIC_HOLES, Reconstruction, automatic, reconstruct
 from aipo.schedules import PathOptions
 
 COUNT = 12
 PLAIN_TV = "TV in RGB"
 FIXED, PLAIN_FIXED = "fixed λ = 1", "fixed λ = 1, plain metric"
+LATENT_FIXED = "fixed λ = 1, latents"
 # Weights tried for the surrogate's own restoration, the best one kept.
 SURROGATE_WEIGHTS = np.geomspace(0.05, 20, 30)
 
@@ -114,11 +115,8 @@ def run(case: Case, file: Path) -> None:
     if "aipo" not in names:
         done.append(record_aipo(case, prior, file))
     spent = next(row["evaluations"] for row in done if row["method"] == "aipo")
-    usual = automatic(case.likelihood.operator)
-    metrics = {FIXED: usual.stiffness} | ({PLAIN_FIXED: 1.0} if usual.stiffness != 1 else {})
-    for name, stiffness in metrics.items():
+    for name, options in fixed_weights(case, prior, spent).items():
         if name not in names:
-            options = PathOptions((1.0,), evaluations=spent - 1, tolerance=0.0, stiffness=stiffness)
             record(case, file, name, lambda options=options: fixed_weight(case, prior, options))
     if "surrogate" not in names:
         record(case, file, "surrogate", lambda: surrogate(case, prior))
@@ -132,6 +130,19 @@ def run(case: Case, file: Path) -> None:
             record(
                 case, file, name, lambda method=method: from_baseline(method(operator, y, sigma, case.truth))
             )
+
+
+def fixed_weights(case: Case, prior: FlowPrior, spent: int) -> dict[str, PathOptions]:
+    """The conventional method with every corrector that aipo has for the task, at as many evaluations."""
+    operator = case.likelihood.operator
+    plain = PathOptions((1.0,), evaluations=spent - 1, tolerance=0.0)
+    options = {FIXED: plain}
+    if isinstance(operator, Mask):
+        options = {FIXED: replace(plain, stiffness=AUTOMATIC_HOLES.stiffness), PLAIN_FIXED: plain}
+    usual = automatic(operator, prior)
+    if usual.coordinates == "latents":
+        options[LATENT_FIXED] = replace(usual, weights=(1.0,), evaluations=spent - 1, tolerance=0.0)
+    return options
 
 
 def record_aipo(case: Case, prior: FlowPrior, file: Path) -> dict:
@@ -210,7 +221,8 @@ def key(row: dict) -> tuple[str, str, int]:
 def write_tables(file: Path) -> None:
     """Mean PSNR and the paired differences, from the recorded lines."""
     rows = read(file)
-    methods = ["A⁺y", "surrogate", PLAIN_TV, "TV", "BM3D", FIXED, PLAIN_FIXED, "aipo", "oracle on the path"]
+    methods = ["A⁺y", "surrogate", PLAIN_TV, "TV", "BM3D", FIXED, PLAIN_FIXED, LATENT_FIXED]
+    methods += ["aipo", "oracle on the path"]
     lines = ["# First light", "", (__doc__ or "").strip().split("\n\n", 2)[2].replace("\n", " "), ""]
     lines += ["## Picture quality: mean PSNR in dB (mean SSIM)", ""]
     lines += ["| prior | task | pictures | " + " | ".join(methods) + " |", "|---" * (3 + len(methods)) + "|"]

@@ -23,11 +23,12 @@ from torch import Tensor
 from aipo.branches import lowest
 from aipo.certificate import Verdict, certify
 from aipo.derivatives import hessian_product, value_and_gradient
+from aipo.lbfgs import LBFGS
 from aipo.path import Trace
 from aipo.predictors import warm
 from aipo.problem import Deformation, Problem, Terms
 from aipo.schedules import PathOptions, paper, smoothing
-from aipo.solvers import LBFGS, GradientDescent
+from aipo.solvers import GradientDescent
 
 COMPONENTS, TOLERANCE = 6, 1e-3
 # Cold starts and their evaluations set the budget; the engine's branches converge long before it is spent.

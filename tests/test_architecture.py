@@ -13,13 +13,14 @@ ROOT = Path(aipo.__file__).parent
 LAYERS = [
     {"arrays", "errors"},
     {"solvers", "derivatives", "operators", "surrogates", "flows.layers", "checkpoints", "images", "metrics"},
-    {"curvature", "minimise", "likelihoods", "posterior", "flows.multiscale", "data", "baselines"},
+    {"curvature", "lbfgs", "minimise", "likelihoods", "posterior", "flows.multiscale", "data", "baselines"},
     {"problem", "selection", "measurements", "flows.glow", "flows.realnvp"},
     {"predictors", "flows"},
     {"schedules", "priors", "training"},
     {"path"},
     {"certificate"},
     {"objective"},
+    {"latents"},
     {"reconstruct", "fitting", "conventional"},
     {"branches", "evaluation"},
     {"report"},
@@ -27,7 +28,7 @@ LAYERS = [
     {"cli", "__init__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-NUMERICS = {"solvers", "minimise", "problem", "predictors", "schedules", "path"}
+NUMERICS = {"solvers", "lbfgs", "minimise", "problem", "predictors", "schedules", "path"}
 NUMERICS |= {"derivatives", "curvature", "certificate"}
 MODEL = {"operators", "likelihoods", "surrogates", "posterior", "priors"} | {
     name for name in LEVEL if name.startswith("flows")

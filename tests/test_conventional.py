@@ -5,12 +5,12 @@ import torch
 from test_objective import flow_problem
 
 from aipo import conventional
+from aipo.lbfgs import LBFGS
 from aipo.operators import GaussianSensing, Identity, Mask
 from aipo.path import Trace
 from aipo.predictors import warm
 from aipo.problem import PLAIN
 from aipo.schedules import PathOptions
-from aipo.solvers import LBFGS
 
 SHAPE = (3, 8, 8)
 ALL = torch.arange(2)

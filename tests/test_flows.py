@@ -113,6 +113,15 @@ def test_inverse_of_latents(family, kind, channels, levels):
 
 
 @every_case
+def test_generated_pictures_know_their_log_prob(family, kind, channels, levels):
+    shape = smallest(kind, channels, levels)
+    flow, z = make(family, kind, channels, levels, shape[1:]), randn(4, *shape)
+    x, log_prob = flow.generate(z)
+    assert torch.equal(x, flow.inverse(z))
+    assert torch.allclose(log_prob, flow.log_prob(x), rtol=1e-10)
+
+
+@every_case
 def test_logdet_is_that_of_the_jacobian(family, kind, channels, levels):
     shape = smallest(kind, channels, levels)
     flow = make(family, kind, channels, levels, shape[1:])
@@ -284,7 +293,7 @@ class Given(Invertible):
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
         return self.base(h, self.condition[: len(h)])
 
-    def inverse(self, h: Tensor) -> Tensor:
+    def inverse(self, h: Tensor) -> tuple[Tensor, Tensor]:
         return self.base.inverse(h, self.condition[: len(h)])
 
 
@@ -311,9 +320,11 @@ def layer(request) -> nn.Module:
 
 def test_layer_inverse(layer):
     h = randn(*MAP)
-    assert (layer.inverse(layer(h)[0]) - h).abs().max() <= 1e-10
-    image = layer(h)[0]
-    assert (layer(layer.inverse(image))[0] - image).abs().max() <= 1e-10
+    image, logdet = layer(h)
+    back, inverse_logdet = layer.inverse(image)
+    assert (back - h).abs().max() <= 1e-10
+    assert (logdet + inverse_logdet).abs().max() <= 1e-10
+    assert (layer(back)[0] - image).abs().max() <= 1e-10
 
 
 def test_layer_logdet_is_that_of_the_jacobian(layer):

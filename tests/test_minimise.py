@@ -6,8 +6,9 @@ from problems import PROBLEMS, Problem, identity
 from torch import Tensor
 
 from aipo.errors import Status
+from aipo.lbfgs import LBFGS
 from aipo.minimise import Solution, minimise
-from aipo.solvers import LBFGS, Adam, GradientDescent, Point, Solver
+from aipo.solvers import Adam, GradientDescent, Point, Solver
 
 SOLVERS = [GradientDescent(0.01), Adam(0.05), LBFGS()]
 solvers = pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: type(solver).__name__)

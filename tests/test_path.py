@@ -22,12 +22,13 @@ from torch import Tensor
 
 from aipo import priors
 from aipo.errors import CheckpointError, InputError, Status
+from aipo.lbfgs import LBFGS
 from aipo.path import Trace
 from aipo.predictors import cold, shifted, warm
 from aipo.problem import PLAIN, Deformation, Problem, Terms, reweighted, weighted
 from aipo.reconstruct import trace
 from aipo.schedules import PathOptions, paper, smoothing
-from aipo.solvers import LBFGS, Adam, GradientDescent
+from aipo.solvers import Adam, GradientDescent
 
 operators = pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
 EXACTLY = PathOptions((0.0, 0.3, 1.0, 2.5), evaluations=150, tolerance=1e-14)

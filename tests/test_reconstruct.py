@@ -22,16 +22,18 @@ from aipo import priors
 from aipo import reconstruct as public_reconstruct
 from aipo.errors import InputError, Status
 from aipo.flows import Glow
+from aipo.lbfgs import LBFGS
 from aipo.likelihoods import Gaussian, measure
+from aipo.objective import objective
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
 from aipo.path import State
-from aipo.predictors import cold
+from aipo.predictors import cold, warm
 from aipo.priors import FlowPrior
 from aipo.reconstruct import PATIENCE, Reconstruction, automatic, reconstruct, trace
 from aipo.schedules import PathOptions, geometric, paper
 from aipo.selection import Discrepancy, Sure
 from aipo.solvers import GradientDescent
-from aipo.surrogates import LowRankGaussian
+from aipo.surrogates import LowRankGaussian, StationaryGaussian
 
 SHAPE = (3, 8, 8)
 SHORT = PathOptions(geometric(0.1, 8.0, 4), evaluations=5, tolerance=1e-3)
@@ -62,6 +64,11 @@ def glow_prior() -> FlowPrior:
             parameter += 0.05 * torch.randn_like(parameter)
     flow.initialise(pictures(64, seed=1))
     return FlowPrior(flow, LowRankGaussian.fit(pictures(256, seed=2), rank=24), {})
+
+
+def any_size_prior() -> FlowPrior:
+    flow = Glow((3, None, None), levels=2, steps=1, hidden=4)
+    return FlowPrior(flow, StationaryGaussian.fit(pictures(256, seed=2)), {})
 
 
 PRIOR = glow_prior()
@@ -339,12 +346,56 @@ def test_trace_is_the_path_that_reconstruct_follows():
     assert all(torch.equal(a.x, b.x) for a, b in zip(states, found.path, strict=True))
 
 
-def test_only_holes_get_a_stiffer_metric():
+def test_the_usual_path_follows_from_what_prior_and_operator_are():
     complete = Mask(torch.ones(1, 8, 8, dtype=torch.bool), channels=3)
-    assert automatic(FLOW_OPERATORS["inpainting"]).stiffness > 1
-    for operator in (FLOW_OPERATORS["denoising"], FLOW_OPERATORS["sensing"], complete):
-        assert automatic(operator).stiffness == 1
+    for prior in (gaussian_prior(), any_size_prior()):
+        assert automatic(FLOW_OPERATORS["inpainting"], prior).stiffness > 1
+        for operator in (FLOW_OPERATORS["denoising"], FLOW_OPERATORS["sensing"], complete):
+            assert automatic(operator, prior).stiffness == 1
+            assert automatic(operator, prior).coordinates == "pictures"
+    assert automatic(FLOW_OPERATORS["sensing"], PRIOR).coordinates == "pictures"
+    for operator in (FLOW_OPERATORS["denoising"], FLOW_OPERATORS["inpainting"], complete):
+        assert automatic(operator, PRIOR).coordinates == "latents"
+
+
+def test_the_usual_path_is_what_is_followed():
     operator = FLOW_OPERATORS["inpainting"]
     likelihood = measure(operator, pictures(1, 0), 0.05, torch.Generator().manual_seed(0))
-    usual, said = (reconstruct(likelihood, glow_prior(), 1.0, o) for o in (None, automatic(operator)))
+    usual, said = (reconstruct(likelihood, PRIOR, 1.0, o) for o in (None, automatic(operator, PRIOR)))
     assert torch.equal(usual.image, said.image)
+
+
+LATENT = PathOptions(
+    (0.0, 0.5, 1.0), warm, LBFGS(memory=40, first_step=1e-3), 400, 1e-6, coordinates="latents"
+)
+
+
+def test_both_coordinates_find_the_same_minimum():
+    single_precision, prior = noisy(FLOW_OPERATORS["denoising"]), deepcopy(PRIOR).double()
+    likelihood = Gaussian(single_precision.operator, single_precision.y.double(), 0.1)
+    inside = reconstruct(likelihood, prior, 1.0, LATENT)
+    outside = reconstruct(likelihood, prior, 1.0, PathOptions((0.5, 1.0), evaluations=400, tolerance=1e-8))
+    assert inside.status == [Status.CONVERGED] * len(likelihood)
+    assert torch.allclose(inside.objective, outside.objective, atol=1e-3)
+    assert torch.allclose(inside.image, outside.image, atol=1e-3)
+    assert torch.allclose(inside.objective, likelihood(inside.image) + prior.energy(inside.image))
+
+
+def test_states_and_start_of_a_path_over_latents_are_pictures():
+    likelihood, prior = noisy(FLOW_OPERATORS["inpainting"]), PRIOR
+    found = reconstruct(likelihood, prior, 1.0, replace(LATENT, evaluations=2))
+    for state in found.path:
+        assert torch.allclose(state.data_energy, likelihood(state.x), rtol=1e-4)
+        assert torch.allclose(state.prior_energy, prior.energy(state.x), rtol=1e-4)
+    closed = objective(likelihood, prior).start(found.weight)
+    assert torch.allclose(found.start, closed, atol=1e-4)
+    with pytest.raises(InputError, match="coordinates = pictures"):
+        _ = found.certificate
+
+
+def test_latents_need_a_flow_and_sides_it_divides():
+    with pytest.raises(InputError, match="Gaussian has no latents"):
+        trace(measurement(OPERATORS["denoising"], gaussian_prior()), gaussian_prior(), LATENT)
+    odd = measure(Identity((3, 9, 8)), torch.full((1, 3, 9, 8), 0.5), 0.1)
+    with pytest.raises(InputError, match="9 × 8"):
+        trace(odd, any_size_prior(), LATENT)

@@ -12,7 +12,9 @@ from problems import PROBLEMS, Problem, identity
 from torch import Tensor
 
 from aipo.errors import Status
-from aipo.solvers import LBFGS, Adam, GradientDescent, LBFGSState, Metric, Point, Solver
+from aipo.lbfgs import LBFGS, LBFGSState
+from aipo.minimise import minimise
+from aipo.solvers import Adam, GradientDescent, Metric, Point, Solver
 
 FINITE = [problem for problem in PROBLEMS if problem.name != "walled"]
 problems = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
@@ -237,3 +239,22 @@ def test_put_replaces_the_named_images_only():
 def equal(a: Point, b: Point) -> bool:
     fields = (a.x, b.x), (a.value, b.value), (a.gradient, b.gradient), (a.info["data"], b.info["data"])
     return all(torch.equal(left, right) for left, right in fields)
+
+
+def test_lbfgs_without_a_scale_starts_with_a_short_step():
+    curvature = torch.tensor([1.0, 1e8], dtype=torch.float64)
+
+    def energy(x: Tensor, indices: Tensor) -> Point:
+        gradient = curvature[indices][:, None] * x
+        return Point(x, 0.5 * (gradient * x).sum(1), gradient, {})
+
+    start = energy(torch.ones(2, 4, dtype=torch.float64), torch.arange(2))
+    solver = LBFGS(first_step=1e-3)
+    state = solver.init(start, lambda v: v)
+    step = (solver.propose(state) - start.x).norm(dim=1)
+    assert torch.allclose(step, torch.full_like(step, 1e-3 * 2))
+    everyone = torch.ones(2, dtype=torch.bool)
+    found = minimise(energy, start, solver, lambda v: v, 4, 0.0, everyone)
+    assert (found.point.value < 1e-12 * start.value).all()
+    lost = minimise(energy, start, LBFGS(), lambda v: v, 4, 0.0, everyone)
+    assert lost.point.value[1] == start.value[1]  # four trials were all too long

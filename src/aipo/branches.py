@@ -18,7 +18,7 @@ from aipo.objective import objective
 from aipo.path import State, Trace
 from aipo.posterior import posterior
 from aipo.priors import Prior
-from aipo.reconstruct import automatic
+from aipo.reconstruct import AUTOMATIC
 from aipo.schedules import PathOptions, ending
 
 
@@ -62,8 +62,8 @@ def best_of(
         weight: λ at the path's end.
         branches: starting points; their seed comes from the measurement itself.
         paths: each is followed from every starting point, such as `smoothing()` for a prior that offers
-            smoothed energies; by default only `automatic(likelihood.operator)`. Their own `start` does not
-            count: starting points and metric are the surrogate's.
+            smoothed energies; by default only `AUTOMATIC`. Their own `start` and
+            `coordinates` do not count: starting points and metric are the surrogate's, over pictures.
 
     Raises:
         InputError: a prior without surrogate, or fewer than one branch.
@@ -80,10 +80,7 @@ def best_of(
     starts = torch.cat((modes[None], _draws(closed, likelihood, alpha, branches - 1))).flatten(0, 1)
     offsets = starts - modes.repeat(branches, 1, 1, 1)
     branching = replace(problem, start=lambda w: problem.start(w) + offsets)
-    ends = [
-        list(Trace(branching, ending(options, weight)))[-1]
-        for options in paths or [automatic(likelihood.operator)]
-    ]
+    ends = [list(Trace(branching, ending(options, weight)))[-1] for options in paths or [AUTOMATIC]]
     return lowest(ends, branches)
 
 

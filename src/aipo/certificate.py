@@ -81,7 +81,10 @@ def certify(problem: Problem, path: Sequence[State], kept: Tensor, iterations: i
         InputError: no Hessian products, or no point of the path with λ > 0.
     """
     if problem.hessian is None:
-        raise InputError("this problem offers no Hessian products, so its curvature cannot be certified")
+        raise InputError(
+            "this problem offers no Hessian products, so its curvature cannot be certified; follow the path "
+            "with coordinates = pictures"
+        )
     visited = [state for state in path if bool((state.weight > 0).all()) and state.index <= int(kept.max())]
     if not visited:
         raise InputError("a path that only has its beginning, λ = 0, has no curvature to certify")

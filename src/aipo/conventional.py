@@ -7,17 +7,17 @@ They run through the same `Trace`, solvers and evaluation counter as the path:
 Sources: Bora et al. 2017 (CSGM), Asim et al. 2020 (GlowIP), Whang et al. 2021 (maximum a posteriori).
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, PerImage
+from aipo.arrays import Images, PerImage, dot
+from aipo.latents import latent_terms
 from aipo.likelihoods import Gaussian
 from aipo.objective import objective
 from aipo.priors import FlowPrior, Prior
-from aipo.problem import Deformation, Problem, Terms
+from aipo.problem import Problem
 
 
 def in_pictures(likelihood: Gaussian, prior: Prior, start: Images) -> Problem:
@@ -31,29 +31,16 @@ def in_latents(likelihood: Gaussian, prior: FlowPrior, start: Tensor) -> Problem
     Args:
         start: z, (B, C, H, W).
     """
-    return _latent(likelihood, prior, start, lambda z, x: 0.5 * (z**2).flatten(1).sum(1))
+
+    def generate(z: Tensor) -> tuple[Images, PerImage]:
+        return prior.decode(z), 0.5 * dot(z, z)
+
+    return Problem(latent_terms(likelihood, generate), lambda weight: start, lambda weight: lambda v: v)
 
 
 def in_latents_by_density(likelihood: Gaussian, prior: FlowPrior, start: Tensor) -> Problem:
-    """D(G(z)) + λR(G(z)) over the latent z: the same objective as in pictures, in other coordinates.
-
-    One evaluation passes the flow twice, there and back; it is counted once, in this method's favour.
-    """
-    return _latent(likelihood, prior, start, lambda z, x: prior.energy(x))
-
-
-def _latent(
-    likelihood: Gaussian, prior: FlowPrior, start: Tensor, penalty: Callable[[Tensor, Tensor], PerImage]
-) -> Problem:
-    def terms(z: Tensor, indices: Tensor, deformation: Deformation) -> Terms:
-        z = z.detach().requires_grad_(True)
-        with torch.enable_grad():
-            x = prior.decode(z)
-            data, energy = likelihood.select(indices)(x), penalty(z, x)
-            data_gradient = torch.autograd.grad(data.sum(), z, retain_graph=True)[0]
-            energy_gradient = torch.autograd.grad(energy.sum(), z)[0]
-        return Terms(data.detach(), energy.detach(), data_gradient, energy_gradient)
-
+    """D(G(z)) + λR(G(z)) over the latent z: the same objective as in pictures, in other coordinates."""
+    terms = latent_terms(likelihood, prior.generate)
     return Problem(terms, lambda weight: start, lambda weight: lambda v: v)
 
 

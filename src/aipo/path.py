@@ -186,7 +186,7 @@ class Trace(Iterator[State]):
         return State(
             index=self._index,
             weight=weight,
-            x=point.x,
+            x=point.info.get("image", point.x),
             data_energy=point.info["data"],
             prior_energy=point.info["prior"],
             objective=point.value,

@@ -159,6 +159,11 @@ class FlowPrior(nn.Module):
         """Image of a latent."""
         return self.flow.inverse(z)
 
+    def generate(self, z: Tensor) -> tuple[Images, PerImage]:
+        """Image x of a latent and R(x), nats per image, in one pass of the flow."""
+        x, log_prob = self.flow.generate(z)
+        return x, -log_prob
+
     @torch.no_grad()
     def sample(
         self, count: int, size: tuple[int, int] | None = None, temperature: float = 1.0, seed: int = 0

@@ -16,12 +16,16 @@ from aipo.solvers import Metric, Point
 
 @dataclass(frozen=True)
 class Terms:
-    """The two energies and their gradients at x: D, R of shape (B,), gradients like x."""
+    """The two energies and their gradients at x: D, R of shape (B,), gradients like x.
+
+    `image` is the picture, (B, C, H, W), where x are other coordinates of it.
+    """
 
     data: PerImage
     prior: PerImage
     data_gradient: Tensor
     prior_gradient: Tensor
+    image: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -52,16 +56,19 @@ class Problem:
 
     Attributes:
         terms: (x, indices, deformation) -> energies and gradients of the images with these indices.
-        start: weights (B,) -> the starting point at these weights; 0 means the limit λ → 0⁺.
+        start: weights (B,) -> the starting point at these weights; 0 means the limit λ → 0⁺. It has the
+            coordinates that `terms` takes: pictures, or latents.
         metric: weights (B,) -> an approximation of the inverse Hessian of F(·; λ).
         hessian: (x, weights, deformation) -> v -> ∇²F(x; λ) v, for the first images of the batch; needed for
             certificates only.
+        picture: x -> the picture, where x are other coordinates of it.
     """
 
     terms: Callable[[Tensor, Tensor, Deformation], Terms]
     start: Callable[[PerImage], Tensor]
     metric: Callable[[PerImage], Metric]
     hessian: Callable[[Tensor, PerImage, Deformation], HessianProduct] | None = None
+    picture: Callable[[Tensor], Tensor] = lambda x: x
 
 
 def weighted(x: Tensor, terms: Terms, weight: PerImage) -> Point:
@@ -72,12 +79,12 @@ def weighted(x: Tensor, terms: Terms, weight: PerImage) -> Point:
         "data_gradient": terms.data_gradient,
         "prior_gradient": terms.prior_gradient,
     }
+    if terms.image is not None:
+        info["image"] = terms.image
     gradient = terms.data_gradient + expand(weight, x) * terms.prior_gradient
     return Point(x, terms.data + weight * terms.prior, gradient, info)
 
 
 def reweighted(point: Point, weight: PerImage) -> Point:
     """The same place, seen at another λ."""
-    info = point.info
-    terms = Terms(info["data"], info["prior"], info["data_gradient"], info["prior_gradient"])
-    return weighted(point.x, terms, weight)
+    return weighted(point.x, Terms(**point.info), weight)

@@ -12,11 +12,14 @@ from torch import Tensor
 from aipo.arrays import Images, PerImage
 from aipo.certificate import Certificate, certify
 from aipo.errors import InputError, Status
+from aipo.latents import in_latents
+from aipo.lbfgs import LBFGS
 from aipo.likelihoods import Gaussian
 from aipo.objective import objective
 from aipo.operators import Identity, LinearOperator, Mask
 from aipo.path import State, Trace
-from aipo.priors import Prior
+from aipo.predictors import warm
+from aipo.priors import FlowPrior, Prior
 from aipo.problem import Problem
 from aipo.schedules import PathOptions, ending, geometric
 from aipo.selection import Criterion, Discrepancy, Sure, Tracker
@@ -29,6 +32,14 @@ AUTOMATIC = PathOptions(geometric(0.2, 12.8, 13), evaluations=8, tolerance=0.5)
 # In a hole only the prior speaks. Steps of the surrogate's width leave the flow's narrow valley there, and
 # the hole turns dark before it comes back; a stiffer metric keeps steps small where nothing was measured.
 AUTOMATIC_HOLES = replace(AUTOMATIC, evaluations=12, stiffness=200.0)
+
+# A flow for one size has a low-rank surrogate, which says little of the fine scales: evaluations are cheap
+# there, so it gets more of them, over its latents where every measured value is an entry of the picture.
+AUTOMATIC_SMALL = replace(AUTOMATIC, evaluations=16)
+AUTOMATIC_LATENTS = replace(
+    AUTOMATIC_SMALL, predictor=warm, solver=LBFGS(memory=40, first_step=1e-3), coordinates="latents"
+)
+AUTOMATIC_LATENTS_HOLES = replace(AUTOMATIC_LATENTS, evaluations=24)
 
 # States without improvement after which a criterion has passed its minimum.
 PATIENCE = 3
@@ -68,14 +79,25 @@ class Reconstruction:
 
     @cached_property
     def certificate(self) -> Certificate:
-        """Whether the assumptions of the paper's theorem held on the path (25 evaluations a state)."""
+        """Whether the assumptions of the paper's theorem held on the path (25 evaluations a state).
+
+        Raises:
+            InputError: a path over latents, whose curvature is not that of F over pictures.
+        """
         return certify(self.problem, self.path, self.chosen)
 
 
-def automatic(operator: LinearOperator) -> PathOptions:
+def automatic(operator: LinearOperator, prior: Prior) -> PathOptions:
     """How the path is followed where the user does not say."""
-    incomplete = isinstance(operator, Mask) and operator.measurements < prod(operator.shape)
-    return AUTOMATIC_HOLES if incomplete else AUTOMATIC
+    if not isinstance(prior, FlowPrior) or None in prior.shape:
+        return AUTOMATIC_HOLES if _incomplete(operator) else AUTOMATIC
+    if not isinstance(operator, Identity | Mask):
+        return AUTOMATIC_SMALL
+    return AUTOMATIC_LATENTS_HOLES if _incomplete(operator) else AUTOMATIC_LATENTS
+
+
+def _incomplete(operator: LinearOperator) -> bool:
+    return isinstance(operator, Mask) and operator.measurements < prod(operator.shape)
 
 
 def trace(likelihood: Gaussian, prior: Prior, options: PathOptions | None = None) -> Trace:
@@ -84,10 +106,13 @@ def trace(likelihood: Gaussian, prior: Prior, options: PathOptions | None = None
     Args:
         likelihood: D, of a batch of measurements.
         prior: R; its `surrogate` gives start and metric unless the options say otherwise.
-        options: weights, predictor and corrector; by default `automatic(likelihood.operator)`.
+        options: weights, predictor and corrector; by default `automatic(operator, prior)`.
     """
-    options = options or automatic(likelihood.operator)
-    return Trace(objective(likelihood, prior, options.start), options)
+    options = options or automatic(likelihood.operator, prior)
+    pictures = objective(likelihood, prior, options.start)
+    if options.coordinates == "latents":
+        return Trace(in_latents(pictures, likelihood, prior), options)
+    return Trace(pictures, options)
 
 
 def reconstruct(
@@ -105,7 +130,7 @@ def reconstruct(
         weight: λ, a positive number; "bayes" (λ = 1, the maximum a posteriori); "sure" or "discrepancy",
             which choose among the states of the path; "auto", SURE where every measured value is an entry of
             the picture (denoising, inpainting), the discrepancy principle where values mix entries.
-        options: how the path is followed, by default `automatic(likelihood.operator)`. With a fixed λ it
+        options: how the path is followed, by default `automatic(operator, prior)`. With a fixed λ it
             ends there. The discrepancy principle follows the path once where SURE follows it twice, so it
             may spend twice the evaluations at each weight.
         watch: called with every state, for progress bars.
@@ -113,7 +138,7 @@ def reconstruct(
     Raises:
         InputError: a weight that is none of these.
     """
-    options = options or automatic(likelihood.operator)
+    options = options or automatic(likelihood.operator, prior)
     if weight == "auto":
         # What mixed measurements leave open, no estimate from them judges: the predictive risk is flat in λ.
         weight = "sure" if isinstance(likelihood.operator, Identity | Mask) else "discrepancy"
@@ -171,6 +196,12 @@ def _first(state: State, count: int) -> State:
     return replace(state, **fields)
 
 
+@torch.no_grad()
+def _start(problem: Problem, weight: PerImage, count: int) -> Images:
+    """The picture that a path of `count` images, copies included, would begin with at these weights."""
+    return problem.picture(problem.start(weight.repeat(count // len(weight))))[: len(weight)]
+
+
 def _result(
     tracer: Trace, path: list[State], index: Tensor, evaluations: Tensor, criterion: str, values: Tensor
 ) -> Reconstruction:
@@ -191,7 +222,7 @@ def _result(
         status=[Status(int(value)) for value in pick("status")],
         criterion=criterion,
         values=values,
-        start=tracer.problem.start(weight.repeat(tracer.count // len(index)))[: len(index)],
+        start=_start(tracer.problem, weight, tracer.count),
         path=path,
         chosen=index,
         problem=tracer.problem,

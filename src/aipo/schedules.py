@@ -9,9 +9,10 @@ from typing import Literal
 import numpy as np
 
 from aipo.errors import InputError
+from aipo.lbfgs import LBFGS
 from aipo.predictors import Predictor, shifted, warm
 from aipo.problem import Deformation
-from aipo.solvers import LBFGS, GradientDescent, Solver
+from aipo.solvers import GradientDescent, Solver
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class PathOptions:
         stiffness: how much more curved than its surrogate the prior is taken to be; the metric is that of
             λ · stiffness. A Gaussian with the covariance of all pictures is wide where the neighbourhood
             of one picture under a flow is narrow.
+        coordinates: what the solver moves: the picture itself, or its latent under the prior's flow, with
+            R's own scale 1/λ as metric there. Latents condition R well and D badly, so they pay where
+            noise is strong and every entry is measured (docs/method.md).
         deformations: which prior energy each point uses; empty for the prior itself everywhere.
     """
 
@@ -39,6 +43,7 @@ class PathOptions:
     tolerance: float = 0.1
     start: Literal["surrogate", "measurement"] = "surrogate"
     stiffness: float = 1.0
+    coordinates: Literal["pictures", "latents"] = "pictures"
     deformations: tuple[Deformation, ...] = ()
 
     def __post_init__(self):
@@ -55,6 +60,8 @@ class PathOptions:
             raise InputError(f"evaluations = {self.evaluations}; the corrector needs at least 1 per weight")
         if self.start not in ("surrogate", "measurement"):
             raise InputError(f"start = {self.start!r}; use surrogate or measurement")
+        if self.coordinates not in ("pictures", "latents"):
+            raise InputError(f"coordinates = {self.coordinates!r}; use pictures or latents")
         if not 0 < self.stiffness < float("inf"):
             raise InputError(f"stiffness = {self.stiffness}; it must be positive, 1 for a Gaussian prior")
 

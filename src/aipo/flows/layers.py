@@ -1,6 +1,6 @@
 """Invertible layers on feature maps (B, C, H, W), each with its exact log-determinant.
 
-Every layer offers `forward(h) -> (h', logdet)` with logdet of shape (B,), and `inverse(h') -> h`.
+Every layer offers `forward(h) -> (h', log |det ∂h'/∂h|)`; `inverse(h')` gives h and its own log-determinant.
 """
 
 import torch
@@ -25,7 +25,7 @@ class Invertible(nn.Module):
     def forward(self, h: Tensor) -> tuple[Tensor, PerImage]:
         raise NotImplementedError
 
-    def inverse(self, h: Tensor) -> Tensor:
+    def inverse(self, h: Tensor) -> tuple[Tensor, PerImage]:
         raise NotImplementedError
 
 
@@ -35,8 +35,8 @@ class Squeeze(Invertible):
     def forward(self, h: Tensor) -> tuple[Tensor, PerImage]:
         return F.pixel_unshuffle(h, 2).contiguous(memory_format=torch.channels_last), h.new_zeros(len(h))
 
-    def inverse(self, h: Tensor) -> Tensor:
-        return F.pixel_shuffle(h, 2)
+    def inverse(self, h: Tensor) -> tuple[Tensor, PerImage]:
+        return F.pixel_shuffle(h, 2), h.new_zeros(len(h))
 
 
 class ActNorm(Invertible):
@@ -57,8 +57,9 @@ class ActNorm(Invertible):
         logdet = self.log_scale.sum() * (h.shape[2] * h.shape[3])
         return (h + self.bias) * self.log_scale.exp(), logdet.expand(len(h))
 
-    def inverse(self, h: Tensor) -> Tensor:
-        return h * torch.exp(-self.log_scale) - self.bias
+    def inverse(self, h: Tensor) -> tuple[Tensor, PerImage]:
+        logdet = -self.log_scale.sum() * (h.shape[2] * h.shape[3])
+        return h * torch.exp(-self.log_scale) - self.bias, logdet.expand(len(h))
 
 
 class InvertibleConv1x1(Invertible):
@@ -92,8 +93,10 @@ class InvertibleConv1x1(Invertible):
         logdet = self.log_s.sum() * (h.shape[2] * h.shape[3])
         return mix_channels(h, self.weight()), logdet.expand(len(h))
 
-    def inverse(self, h: Tensor) -> Tensor:
-        return mix_channels(h, torch.linalg.inv(self.weight().double()).to(h.dtype))
+    def inverse(self, h: Tensor) -> tuple[Tensor, PerImage]:
+        logdet = -self.log_s.sum() * (h.shape[2] * h.shape[3])
+        inverse = torch.linalg.inv(self.weight().double()).to(h.dtype)
+        return mix_channels(h, inverse), logdet.expand(len(h))
 
 
 def mix_channels(h: Tensor, weight: Tensor) -> Tensor:
@@ -152,10 +155,10 @@ class ChannelCoupling(Invertible):
         log_scale, shift = self._scale_shift(a)
         return self._join(a, b * log_scale.exp() + shift), per_image_sum(log_scale)
 
-    def inverse(self, h: Tensor) -> Tensor:
+    def inverse(self, h: Tensor) -> tuple[Tensor, PerImage]:
         a, b = self._halves(h)
         log_scale, shift = self._scale_shift(a)
-        return self._join(a, (b - shift) * torch.exp(-log_scale))
+        return self._join(a, (b - shift) * torch.exp(-log_scale)), -per_image_sum(log_scale)
 
 
 class CheckerboardCoupling(Invertible):
@@ -181,9 +184,9 @@ class CheckerboardCoupling(Invertible):
         log_scale, shift = self._scale_shift(h)
         return h * log_scale.exp() + shift, per_image_sum(log_scale)
 
-    def inverse(self, h: Tensor) -> Tensor:
+    def inverse(self, h: Tensor) -> tuple[Tensor, PerImage]:
         log_scale, shift = self._scale_shift(h)
-        return (h - shift) * torch.exp(-log_scale)
+        return (h - shift) * torch.exp(-log_scale), -per_image_sum(log_scale)
 
 
 class GaussianBase(Invertible):
@@ -202,8 +205,9 @@ class GaussianBase(Invertible):
         log_std = bounded(self.log_std, 6.0)
         return (h - self.mean) * torch.exp(-log_std), -per_image_sum(log_std.expand_as(h))
 
-    def inverse(self, h: Tensor) -> Tensor:
-        return h * torch.exp(bounded(self.log_std, 6.0)) + self.mean
+    def inverse(self, h: Tensor) -> tuple[Tensor, PerImage]:
+        log_std = bounded(self.log_std, 6.0)
+        return h * torch.exp(log_std) + self.mean, per_image_sum(log_std.expand_as(h))
 
 
 class ConditionalBase(nn.Module):
@@ -229,6 +233,6 @@ class ConditionalBase(nn.Module):
         log_std, mean = self._scale_shift(condition)
         return (h - mean) * torch.exp(-log_std), -per_image_sum(log_std)
 
-    def inverse(self, h: Tensor, condition: Tensor) -> Tensor:
+    def inverse(self, h: Tensor, condition: Tensor) -> tuple[Tensor, PerImage]:
         log_std, mean = self._scale_shift(condition)
-        return h * log_std.exp() + mean
+        return h * log_std.exp() + mean, per_image_sum(log_std)

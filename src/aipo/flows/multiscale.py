@@ -70,24 +70,39 @@ class MultiScaleFlow(nn.Module):
 
     def inverse(self, z: Tensor) -> Images:
         """The image of a latent, (B, C, H, W) -> (B, C, H, W)."""
+        return self._generate(z)[0]
+
+    def generate(self, z: Tensor) -> tuple[Images, PerImage]:
+        """The image x of a latent and log p(x), nats per image, in one pass."""
+        x, logdet = self._generate(z)
+        return x, self._normal(z) - logdet
+
+    def _generate(self, z: Tensor) -> tuple[Images, PerImage]:
+        """The image and log |det ∂x/∂z|, (B,)."""
         z = F.pixel_unshuffle(self._checked(z), 2)
         left = []
         for _ in self.splits:
             z, leaving = z.chunk(2, dim=1)
             left.append(leaving)
             z = F.pixel_unshuffle(z, 2)
-        h = self.base.inverse(z)
+        h, logdet = self.base.inverse(z)
         for level in reversed(range(len(self.scales))):
             if level < len(self.splits):
-                h = torch.cat((h, self.splits[level].inverse(left[level], h)), dim=1)  # type: ignore[operator]
+                leaving, contribution = self.splits[level].inverse(left[level], h)  # type: ignore[operator]
+                h, logdet = torch.cat((h, leaving), dim=1), logdet + contribution
             for layer in reversed(self.scales[level]):  # type: ignore[arg-type]
-                h = layer.inverse(h)
-        return h + 0.5
+                h, contribution = layer.inverse(h)
+                logdet = logdet + contribution
+        return h + 0.5, logdet
 
     def log_prob(self, x: Images) -> PerImage:
         """log p(x), nats per image."""
         z, logdet = self(x)
-        return logdet - 0.5 * per_image_sum(z * z) - 0.5 * log(2 * pi) * z[0].numel()
+        return logdet + self._normal(z)
+
+    def _normal(self, z: Tensor) -> PerImage:
+        """log N(z; 0, I)."""
+        return -0.5 * per_image_sum(z * z) - 0.5 * log(2 * pi) * z[0].numel()
 
     @torch.no_grad()
     def initialise(self, x: Images) -> None:

@@ -1,0 +1,81 @@
+"""The same objective over the latent z of the picture, x = G(z): D(G(z)) + λR(G(z)).
+
+No minimum is gained or lost by the change of coordinates, but other directions are long and short: over z
+the prior energy is nearly ½‖z‖², with the same curvature everywhere, where over x it is thousands of
+times stiffer in one direction than in another. The data term pays for it.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aipo.arrays import Images, PerImage, expand
+from aipo.errors import InputError
+from aipo.likelihoods import Gaussian
+from aipo.objective import LARGEST_CHUNK
+from aipo.priors import FlowPrior
+from aipo.problem import PLAIN, Deformation, Problem, Terms
+from aipo.solvers import Metric
+
+
+def in_latents(pictures: Problem, likelihood: Gaussian, prior: Any) -> Problem:
+    """The problem over latents, started at the latents of where the problem over pictures starts.
+
+    One evaluation is one pass from z to x and back. Starting points pass the flow once more, without
+    gradient, which is not counted.
+
+    Raises:
+        InputError: a prior without flow, or pictures whose sides its flow has to reflect.
+    """
+    if not isinstance(prior, FlowPrior):
+        raise InputError(f"{type(prior).__name__} has no latents; use coordinates = pictures")
+    shape = likelihood.operator.shape
+    if shape[1] % prior.flow.factor or shape[2] % prior.flow.factor:
+        raise InputError(
+            f"pictures of {shape[1]} × {shape[2]} have no latents of their own under this prior; use sides "
+            f"divisible by {prior.flow.factor}, or coordinates = pictures"
+        )
+
+    @torch.no_grad()
+    def start(weight: PerImage) -> Tensor:
+        return prior.encode(pictures.start(weight))
+
+    def metric(weight: PerImage) -> Metric:
+        return lambda v: v / expand(weight.repeat(len(v) // len(weight)), v)
+
+    return replace(
+        pictures,
+        terms=latent_terms(likelihood, prior.generate),
+        start=start,
+        metric=metric,
+        hessian=None,
+        picture=prior.decode,
+    )
+
+
+def latent_terms(likelihood: Gaussian, generate: Callable[[Tensor], tuple[Images, PerImage]]):
+    """D and a penalty over z, from z -> (x, penalty)."""
+
+    def one(z: Tensor, own: Gaussian) -> Terms:
+        z = z.detach().requires_grad_(True)
+        with torch.enable_grad():
+            x, penalty = generate(z)
+            data = own(x)
+            data_gradient = torch.autograd.grad(data.sum(), z, retain_graph=True)[0]
+            gradient = torch.autograd.grad(penalty.sum(), z)[0]
+        return Terms(data.detach(), penalty.detach(), data_gradient, gradient, x.detach())
+
+    def terms(z: Tensor, indices: Tensor, deformation: Deformation) -> Terms:
+        if deformation != PLAIN:
+            raise InputError("a path that deforms the prior has no latents; use coordinates = pictures")
+        size = max(1, LARGEST_CHUNK // z[0].numel())
+        parts = [
+            one(chunk, likelihood.select(own))
+            for chunk, own in zip(z.split(size), indices.split(size), strict=True)
+        ]
+        return Terms(*(torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])))
+
+    return terms

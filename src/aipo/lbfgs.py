@@ -1,0 +1,181 @@
+"""Limited-memory BFGS per image, with a metric: the engine's corrector."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from aipo.arrays import PerImage, dot, expand
+from aipo.errors import Status
+from aipo.solvers import Metric, Point
+
+
+@dataclass(frozen=True)
+class LBFGSState:
+    """`steps`, `changes`, `metric_changes` hold s, y and H₀y of the last pairs, (M, B, n); newest last."""
+
+    point: Point
+    metric_gradient: Tensor
+    direction: Tensor
+    slope: PerImage
+    step: PerImage
+    steps: Tensor
+    changes: Tensor
+    metric_changes: Tensor
+    curvature: Tensor
+    decrement: PerImage
+    status: Tensor
+
+
+@dataclass(frozen=True)
+class LBFGS:
+    """Limited-memory BFGS with a metric as initial inverse Hessian and a backtracking line search per image.
+
+    Args:
+        memory: pairs (s, y) kept.
+        sufficient: share of the predicted decrease a step must reach (Armijo's constant).
+        smallest_step: a line search that backtracks below it first forgets the history, then stalls.
+        first_step: the longest step before any curvature is known, root mean square per entry; for a metric
+            that does not know the energy's scale.
+
+    Source: Nocedal & Wright 2006, algorithms 7.4 and 3.1, with equation 7.20 scaling the metric.
+    """
+
+    memory: int = 10
+    sufficient: float = 1e-4
+    smallest_step: float = 1e-4
+    first_step: float = float("inf")
+
+    def init(self, point: Point, metric: Metric, history: Sequence[Point] = ()) -> LBFGSState:
+        n = point.gradient[0].numel()
+        empty = point.gradient.new_zeros(self.memory, len(point.x), n)
+        state = LBFGSState(
+            point=point,
+            metric_gradient=metric(point.gradient),
+            direction=point.gradient,
+            slope=point.value,
+            step=torch.ones_like(point.value),
+            steps=empty,
+            changes=empty,
+            metric_changes=empty,
+            curvature=empty[:, :, 0],
+            decrement=point.value,
+            status=torch.where(point.finite(), int(Status.RUNNING), int(Status.DIVERGED)),
+        )
+        pairs = list(pairwise([*history, point][-self.memory - 1 :]))
+        if pairs:
+            changes = [after.gradient - before.gradient for before, after in pairs]
+            products = metric(torch.cat(changes)).split(len(point.x))
+            for (before, after), change, product in zip(pairs, changes, products, strict=True):
+                state = self._learn(state, after.x - before.x, change, product, after.finite())
+        state = replace(state, decrement=0.5 * dot(point.gradient, state.metric_gradient))
+        return self._search_direction(state)
+
+    def propose(self, state: LBFGSState) -> Tensor:
+        return state.point.x + expand(state.step, state.direction) * state.direction
+
+    def update(self, state: LBFGSState, trial: Point, metric: Metric) -> LBFGSState:
+        rounding = 4 * torch.finfo(trial.value.dtype).eps * (1 + state.point.value.abs())
+        bound = state.point.value + self.sufficient * state.step * state.slope + rounding
+        taken = trial.finite() & (trial.value <= bound)
+        backtracked = self._backtrack(state, trial, taken)
+        if not bool(taken.any()):
+            return backtracked
+        return self._advance(backtracked, trial, taken, metric)
+
+    def _backtrack(self, state: LBFGSState, trial: Point, taken: PerImage) -> LBFGSState:
+        """A shorter step where the trial was refused: the parabola through both values, within limits."""
+        excess = trial.value - state.point.value - state.step * state.slope
+        parabola = -0.5 * state.slope * state.step / excess.clamp_min(torch.finfo(excess.dtype).tiny)
+        factor = torch.where(trial.finite(), parabola, torch.zeros_like(parabola)).clamp(0.1, 0.5)
+        step = torch.where(taken, state.step, state.step * factor)
+        exhausted = ~taken & (step < self.smallest_step)
+        fresh = state.curvature.abs().sum(0) == 0
+        status = torch.where(
+            exhausted & fresh & (state.status == Status.RUNNING), int(Status.STALLED), state.status
+        )
+        state = replace(state, step=step, status=status)
+        if not bool((exhausted & ~fresh).any()):
+            return state
+        forget = (exhausted & ~fresh)[None, :]
+        state = replace(
+            state, curvature=torch.where(forget, torch.zeros_like(state.curvature), state.curvature)
+        )
+        restarted = self._search_direction(state)
+        reset = forget[0]
+        return replace(
+            state,
+            direction=torch.where(expand(reset, state.direction), restarted.direction, state.direction),
+            slope=torch.where(reset, restarted.slope, state.slope),
+            step=torch.where(reset, torch.ones_like(state.step), state.step),
+        )
+
+    def _advance(self, state: LBFGSState, trial: Point, taken: PerImage, metric: Metric) -> LBFGSState:
+        """Move to the trial where it was taken, and learn the curvature between the two points."""
+        point = trial.where(taken, state.point)
+        metric_gradient = torch.where(expand(taken, trial.x), metric(trial.gradient), state.metric_gradient)
+        learnt = self._learn(
+            state,
+            point.x - state.point.x,
+            point.gradient - state.point.gradient,
+            metric_gradient - state.metric_gradient,
+            taken,
+        )
+        decrement = 0.5 * dot(point.gradient, metric_gradient)
+        moved = replace(learnt, point=point, metric_gradient=metric_gradient, decrement=decrement)
+        searched = self._search_direction(moved)
+        return replace(
+            searched,
+            direction=torch.where(expand(taken, trial.x), searched.direction, state.direction),
+            slope=torch.where(taken, searched.slope, state.slope),
+            step=torch.where(taken, torch.ones_like(state.step), state.step),
+        )
+
+    def _learn(self, state: LBFGSState, s: Tensor, y: Tensor, hy: Tensor, known: PerImage) -> LBFGSState:
+        """Remember the pair (s, y) and H₀y of the images in `known` whose curvature sᵀy is positive."""
+        s, y, hy = s.flatten(1), y.flatten(1), hy.flatten(1)
+        curvature = (s * y).sum(1)
+        keep = known & (curvature > 1e-8 * s.norm(dim=1) * y.norm(dim=1))
+
+        def push(history: Tensor, new: Tensor) -> Tensor:
+            shifted = torch.cat((history[1:], new[None]))
+            return torch.where(keep.reshape(1, -1, *[1] * (history.ndim - 2)), shifted, history)
+
+        return replace(
+            state,
+            steps=push(state.steps, s),
+            changes=push(state.changes, y),
+            metric_changes=push(state.metric_changes, hy),
+            curvature=push(state.curvature, curvature),
+        )
+
+    def _search_direction(self, state: LBFGSState) -> LBFGSState:
+        """The two-loop recursion; pairs with curvature 0 are empty places."""
+        valid = state.curvature > 0
+        rho = torch.where(valid, 1 / state.curvature.where(valid, torch.ones_like(state.curvature)), 0.0)
+        q = state.point.gradient.flatten(1)
+        r = state.metric_gradient.flatten(1)
+        coefficients = torch.zeros_like(rho)
+        for i in reversed(range(self.memory)):
+            coefficients[i] = rho[i] * (state.steps[i] * q).sum(1)
+            q = q - coefficients[i][:, None] * state.changes[i]
+            r = r - coefficients[i][:, None] * state.metric_changes[i]
+        newest = (state.changes[-1] * state.metric_changes[-1]).sum(1)
+        scale = torch.where(valid[-1] & (newest > 0), state.curvature[-1] / newest, torch.ones_like(newest))
+        r = scale[:, None] * r
+        for i in range(self.memory):
+            beta = rho[i] * (state.changes[i] * r).sum(1)
+            r = r + (coefficients[i] - beta)[:, None] * state.steps[i]
+        known = valid.any(0)
+        longest = self.first_step * math.sqrt(r.shape[1]) / r.norm(dim=1)
+        r = torch.where(known, 1.0, longest.clamp_max(1.0))[:, None] * r if self.first_step < math.inf else r
+        direction = -r.reshape(state.point.x.shape)
+        slope = dot(state.point.gradient, direction)
+        # A slope that rounding made positive points nowhere useful: fall back to the metric.
+        uphill = ~(slope < 0)
+        direction = torch.where(expand(uphill, direction), -state.metric_gradient, direction)
+        slope = torch.where(uphill, -dot(state.point.gradient, state.metric_gradient), slope)
+        return replace(state, direction=direction, slope=slope)
