@@ -353,9 +353,10 @@ def test_the_usual_path_follows_from_what_prior_and_operator_are():
         for operator in (FLOW_OPERATORS["denoising"], FLOW_OPERATORS["sensing"], complete):
             assert automatic(operator, prior).stiffness == 1
             assert automatic(operator, prior).coordinates == "pictures"
-    assert automatic(FLOW_OPERATORS["sensing"], PRIOR).coordinates == "pictures"
-    for operator in (FLOW_OPERATORS["denoising"], FLOW_OPERATORS["inpainting"], complete):
-        assert automatic(operator, PRIOR).coordinates == "latents"
+    assert automatic(FLOW_OPERATORS["inpainting"], PRIOR).coordinates == "latents"
+    for operator in (FLOW_OPERATORS["denoising"], FLOW_OPERATORS["sensing"], complete):
+        assert automatic(operator, PRIOR).coordinates == "pictures"
+        assert automatic(operator, PRIOR).evaluations > automatic(operator, any_size_prior()).evaluations
 
 
 def test_the_usual_path_is_what_is_followed():

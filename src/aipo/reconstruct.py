@@ -33,13 +33,16 @@ AUTOMATIC = PathOptions(geometric(0.2, 12.8, 13), evaluations=8, tolerance=0.5)
 # the hole turns dark before it comes back; a stiffer metric keeps steps small where nothing was measured.
 AUTOMATIC_HOLES = replace(AUTOMATIC, evaluations=12, stiffness=200.0)
 
-# A flow for one size has a low-rank surrogate, which says little of the fine scales: evaluations are cheap
-# there, so it gets more of them, over its latents where every measured value is an entry of the picture.
+# A flow for one size has a low-rank surrogate, which says little of the fine scales: it needs, and as its
+# pictures are small it can afford, more evaluations; and holes over latents, where no metric is needed.
 AUTOMATIC_SMALL = replace(AUTOMATIC, evaluations=16)
-AUTOMATIC_LATENTS = replace(
-    AUTOMATIC_SMALL, predictor=warm, solver=LBFGS(memory=40, first_step=1e-3), coordinates="latents"
+AUTOMATIC_SMALL_HOLES = replace(
+    AUTOMATIC,
+    evaluations=24,
+    predictor=warm,
+    solver=LBFGS(memory=40, first_step=1e-3),
+    coordinates="latents",
 )
-AUTOMATIC_LATENTS_HOLES = replace(AUTOMATIC_LATENTS, evaluations=24)
 
 # States without improvement after which a criterion has passed its minimum.
 PATIENCE = 3
@@ -89,15 +92,10 @@ class Reconstruction:
 
 def automatic(operator: LinearOperator, prior: Prior) -> PathOptions:
     """How the path is followed where the user does not say."""
-    if not isinstance(prior, FlowPrior) or None in prior.shape:
-        return AUTOMATIC_HOLES if _incomplete(operator) else AUTOMATIC
-    if not isinstance(operator, Identity | Mask):
-        return AUTOMATIC_SMALL
-    return AUTOMATIC_LATENTS_HOLES if _incomplete(operator) else AUTOMATIC_LATENTS
-
-
-def _incomplete(operator: LinearOperator) -> bool:
-    return isinstance(operator, Mask) and operator.measurements < prod(operator.shape)
+    one_size = isinstance(prior, FlowPrior) and None not in prior.shape
+    if isinstance(operator, Mask) and operator.measurements < prod(operator.shape):
+        return AUTOMATIC_SMALL_HOLES if one_size else AUTOMATIC_HOLES
+    return AUTOMATIC_SMALL if one_size else AUTOMATIC
 
 
 def trace(likelihood: Gaussian, prior: Prior, options: PathOptions | None = None) -> Trace:
