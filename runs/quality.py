@@ -15,6 +15,7 @@ import json
 from dataclasses import replace
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from first_light import crop, image_shape, to_image
@@ -76,13 +77,13 @@ def judge(name: str, x: Images, file: Path) -> None:
         if (name, cell) in done:
             continue
         likelihood = measure(operator, x, sigma, torch.Generator().manual_seed(1))
-        row = {"prior": name, "cell": cell} | compare(likelihood, prior, x)
+        row = compare(likelihood, prior, x) | {"prior": name, "cell": cell}
         with open(file, "a") as stream:
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")
         print(name, cell, {key: mean(row[key]) for key in ("auto", "oracle", "fixed")}, flush=True)
 
 
-def compare(likelihood: Gaussian, prior: FlowPrior, x: Images) -> dict:
+def compare(likelihood: Gaussian, prior: FlowPrior, x: Images) -> dict[str, Any]:
     found = reconstruct(likelihood, prior)
     oracle = torch.stack([psnr(state.x, x) for state in found.path]).max(0).values
     spent = int(found.evaluations.float().mean())

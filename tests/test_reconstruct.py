@@ -348,14 +348,11 @@ def test_trace_is_the_path_that_reconstruct_follows():
 
 def test_the_usual_path_follows_from_what_prior_and_operator_are():
     complete = Mask(torch.ones(1, 8, 8, dtype=torch.bool), channels=3)
-    for prior in (gaussian_prior(), any_size_prior()):
+    for prior in (gaussian_prior(), any_size_prior(), PRIOR):
         assert automatic(FLOW_OPERATORS["inpainting"], prior).stiffness > 1
         for operator in (FLOW_OPERATORS["denoising"], FLOW_OPERATORS["sensing"], complete):
             assert automatic(operator, prior).stiffness == 1
-            assert automatic(operator, prior).coordinates == "pictures"
-    assert automatic(FLOW_OPERATORS["inpainting"], PRIOR).coordinates == "latents"
-    for operator in (FLOW_OPERATORS["denoising"], FLOW_OPERATORS["sensing"], complete):
-        assert automatic(operator, PRIOR).coordinates == "pictures"
+    for operator in FLOW_OPERATORS.values():
         assert automatic(operator, PRIOR).evaluations > automatic(operator, any_size_prior()).evaluations
 
 

@@ -13,12 +13,10 @@ from aipo.arrays import Images, PerImage
 from aipo.certificate import Certificate, certify
 from aipo.errors import InputError, Status
 from aipo.latents import in_latents
-from aipo.lbfgs import LBFGS
 from aipo.likelihoods import Gaussian
 from aipo.objective import objective
 from aipo.operators import Identity, LinearOperator, Mask
 from aipo.path import State, Trace
-from aipo.predictors import warm
 from aipo.priors import FlowPrior, Prior
 from aipo.problem import Problem
 from aipo.schedules import PathOptions, ending, geometric
@@ -33,16 +31,10 @@ AUTOMATIC = PathOptions(geometric(0.2, 12.8, 13), evaluations=8, tolerance=0.5)
 # the hole turns dark before it comes back; a stiffer metric keeps steps small where nothing was measured.
 AUTOMATIC_HOLES = replace(AUTOMATIC, evaluations=12, stiffness=200.0)
 
-# A flow for one size has a low-rank surrogate, which says little of the fine scales: it needs, and as its
-# pictures are small it can afford, more evaluations; and holes over latents, where no metric is needed.
+# A flow for one size has a low-rank surrogate, a poor metric for the fine scales: it needs, and as its
+# pictures are small it can afford, more evaluations.
 AUTOMATIC_SMALL = replace(AUTOMATIC, evaluations=16)
-AUTOMATIC_SMALL_HOLES = replace(
-    AUTOMATIC,
-    evaluations=24,
-    predictor=warm,
-    solver=LBFGS(memory=40, first_step=1e-3),
-    coordinates="latents",
-)
+AUTOMATIC_SMALL_HOLES = replace(AUTOMATIC_HOLES, evaluations=24)
 
 # States without improvement after which a criterion has passed its minimum.
 PATIENCE = 3
