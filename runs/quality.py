@@ -77,7 +77,7 @@ def judge(name: str, x: Images, file: Path) -> None:
         if (name, cell) in done:
             continue
         likelihood = measure(operator, x, sigma, torch.Generator().manual_seed(1))
-        row = compare(likelihood, prior, x) | {"prior": name, "cell": cell}
+        row: dict[str, Any] = {"prior": name, "cell": cell, **compare(likelihood, prior, x)}
         with open(file, "a") as stream:
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")
         print(name, cell, {key: mean(row[key]) for key in ("auto", "oracle", "fixed")}, flush=True)
