@@ -397,3 +397,20 @@ def test_latents_need_a_flow_and_sides_it_divides():
     odd = measure(Identity((3, 9, 8)), torch.full((1, 3, 9, 8), 0.5), 0.1)
     with pytest.raises(InputError, match="9 × 8"):
         trace(odd, any_size_prior(), LATENT)
+
+
+def test_the_discrepancy_principle_goes_on_while_the_residual_is_below_the_noise(monkeypatch):
+    """A residual far below the noise may shrink by chance for a while; that is not its minimum passed."""
+    ratios = iter([0.5, 0.3, 0.3, 0.3, 0.3, 0.3, 1.1, 2.0, 2.0, 2.0])
+    seen = []
+
+    def value(self, x):
+        seen.append(next(ratios))
+        return torch.tensor([abs(seen[-1] - 1)])
+
+    monkeypatch.setattr(Discrepancy, "__call__", value)
+    monkeypatch.setattr(Discrepancy, "early", lambda self, x: torch.tensor([seen[-1] < 1]))
+    likelihood = single(noisy(FLOW_OPERATORS["sensing"]), 0)
+    path = PathOptions(geometric(0.1, 8.0, 10), evaluations=1, tolerance=1e-3)
+    found = reconstruct(likelihood, PRIOR, "discrepancy", path)
+    assert int(found.chosen[0]) == 6 and len(found.path) == 7 + PATIENCE

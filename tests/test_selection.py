@@ -130,3 +130,11 @@ def test_the_tracker_keeps_the_first_smallest_value_of_each_image(rows, patience
         assert tracker.best is not None and tracker.best.tolist() == best
         assert improved.tolist() == [index == step for index in best]
         assert tracker.finished().tolist() == [step - index >= patience for index in best]
+
+
+def test_a_residual_below_the_noise_is_early():
+    operator = Identity((1, 4, 4))
+    likelihood = Gaussian(operator, torch.zeros(2, 1, 4, 4), 0.1)
+    x = torch.stack((torch.full((1, 4, 4), 0.05), torch.full((1, 4, 4), 0.2)))
+    assert Discrepancy(likelihood).early(x).tolist() == [True, False]
+    assert Sure(likelihood).early(x.repeat(2, 1, 1, 1)).tolist() == [False, False]

@@ -172,7 +172,7 @@ def _select(
         evaluations = state.evaluations.reshape(-1, count).sum(0)
         if watch:
             watch(state)
-        finished = tracker.finished()
+        finished = tracker.finished() & ~criterion.early(state.x)
         if bool(finished.all()):
             break
         tracer.retire(finished.repeat(len(state.x) // count))

@@ -26,6 +26,10 @@ class Criterion(Protocol):
         """Value for each of the B measurements, from the pictures of the whole batch."""
         ...
 
+    def early(self, x: Images) -> Tensor:
+        """Which of the B measurements need a larger weight, whatever the values so far, (B,) bool."""
+        ...
+
 
 class Discrepancy:
     """|‖y − A x‖² / (m σ²) − 1|: the residual should be as large as the noise (Morozov 1966)."""
@@ -41,6 +45,10 @@ class Discrepancy:
     def __call__(self, x: Images) -> PerImage:
         expected = self.likelihood.operator.measurements * self.likelihood.sigma**2
         return (self.likelihood.residual_squared(x) / expected - 1).abs()
+
+    def early(self, x: Images) -> Tensor:
+        expected = self.likelihood.operator.measurements * self.likelihood.sigma**2
+        return self.likelihood.residual_squared(x) < expected
 
 
 class Sure:
@@ -69,6 +77,9 @@ class Sure:
         divergence = dot(self.probe, (perturbed - image) / self.epsilon).clamp(0, m)
         residual = dot(image - lik.y, image - lik.y)
         return residual / m - lik.sigma**2 + 2 * lik.sigma**2 * divergence / m
+
+    def early(self, x: Images) -> Tensor:
+        return torch.zeros(len(self.likelihood), dtype=torch.bool, device=x.device)
 
 
 def _probe(y: Tensor) -> Tensor:
