@@ -26,13 +26,14 @@ import torch
 from aipo import baselines
 from aipo.arrays import Images
 from aipo.data import load_pictures
+from aipo.defaults import AUTOMATIC_HOLES
 from aipo.evaluation import centre_hole
 from aipo.likelihoods import Gaussian, measure
 from aipo.metrics import psnr, ssim
 from aipo.operators import GaussianSensing, Identity, Mask
 from aipo.posterior import posterior
 from aipo.priors import FlowPrior, load_prior
-from aipo.reconstruct import AUTOMATIC_HOLES, Reconstruction, reconstruct
+from aipo.reconstruct import Reconstruction, reconstruct
 from aipo.schedules import PathOptions
 
 COUNT = 12

@@ -22,12 +22,13 @@ from first_light import crop, image_shape, to_image
 
 from aipo.arrays import Images
 from aipo.data import load_pictures
+from aipo.defaults import automatic
 from aipo.evaluation import centre_hole
 from aipo.likelihoods import Gaussian, measure
 from aipo.metrics import psnr
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
 from aipo.priors import FlowPrior, load_prior
-from aipo.reconstruct import automatic, reconstruct
+from aipo.reconstruct import reconstruct
 
 COUNT = 6
 

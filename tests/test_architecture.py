@@ -13,14 +13,24 @@ ROOT = Path(aipo.__file__).parent
 LAYERS = [
     {"arrays", "errors"},
     {"solvers", "derivatives", "operators", "surrogates", "flows.layers", "checkpoints", "images", "metrics"},
-    {"curvature", "lbfgs", "minimise", "likelihoods", "posterior", "flows.multiscale", "data", "baselines"},
-    {"problem", "selection", "measurements", "flows.glow", "flows.realnvp"},
-    {"predictors", "flows"},
+    {
+        "curvature",
+        "lbfgs",
+        "newton",
+        "minimise",
+        "likelihoods",
+        "posterior",
+        "flows.multiscale",
+        "data",
+        "baselines",
+    },
+    {"problem", "control", "selection", "measurements", "flows.glow", "flows.realnvp"},
+    {"predictors", "state", "flows"},
     {"schedules", "priors", "training"},
     {"path"},
     {"certificate"},
     {"objective"},
-    {"latents"},
+    {"latents", "defaults"},
     {"reconstruct", "fitting", "conventional"},
     {"branches", "evaluation"},
     {"report"},
@@ -28,8 +38,19 @@ LAYERS = [
     {"cli", "__init__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-NUMERICS = {"solvers", "lbfgs", "minimise", "problem", "predictors", "schedules", "path"}
-NUMERICS |= {"derivatives", "curvature", "certificate"}
+NUMERICS = {
+    "solvers",
+    "lbfgs",
+    "newton",
+    "minimise",
+    "problem",
+    "control",
+    "state",
+    "predictors",
+    "schedules",
+    "path",
+}
+NUMERICS |= {"schedules", "path", "derivatives", "curvature", "certificate"}
 MODEL = {"operators", "likelihoods", "surrogates", "posterior", "priors"} | {
     name for name in LEVEL if name.startswith("flows")
 }

@@ -24,7 +24,7 @@ from aipo import priors
 from aipo.errors import CheckpointError, InputError, Status
 from aipo.lbfgs import LBFGS
 from aipo.path import Trace
-from aipo.predictors import cold, shifted, warm
+from aipo.predictors import cold, secant, shifted, warm
 from aipo.problem import PLAIN, Deformation, Problem, Terms, reweighted, weighted
 from aipo.reconstruct import trace
 from aipo.schedules import PathOptions, paper, smoothing
@@ -84,7 +84,7 @@ def test_the_energies_of_a_state_are_those_of_its_picture():
         assert torch.equal(state.objective, terms.data + state.weight * terms.prior)
 
 
-@pytest.mark.parametrize("predictor", [warm, cold, shifted])
+@pytest.mark.parametrize("predictor", [warm, cold, shifted, secant])
 @pytest.mark.parametrize("first", [0.0, 0.2])
 def test_evaluations_reported_are_evaluations_made(predictor, first):
     model = parabolas()
@@ -109,23 +109,45 @@ def test_predictors():
     x = torch.tensor([[[[5.0]]]])
     problem = Problem(terms=None, start=lambda w: 10 * w.reshape(-1, 1, 1, 1), metric=None)  # type: ignore[arg-type]
     old, new = torch.tensor([0.25]), torch.tensor([1.0])
-    assert warm(problem, x, old, new) is x
-    assert cold(problem, x, old, new).item() == 10.0
-    assert shifted(problem, x, old, new).item() == 5.0 + 10.0 - 2.5
+    assert warm(problem, [(x, old)], new) is x
+    assert cold(problem, [(x, old)], new).item() == 10.0
+    assert shifted(problem, [(x, old)], new).item() == 5.0 + 10.0 - 2.5
+    assert secant(problem, [(x, old)], new) is x
+    assert secant(problem, [(x - 2, torch.tensor([0.0])), (x, old)], new).item() == 5.0 + 2.0 * 3
 
 
-@pytest.mark.parametrize("predictor", [warm, cold, shifted])
+def test_the_secant_waits_for_the_second_weight_of_each_image():
+    x = torch.tensor([5.0, 5.0]).reshape(2, 1, 1, 1)
+    problem = Problem(terms=None, start=None, metric=None)  # type: ignore[arg-type]
+    accepted = [(x - 1, torch.tensor([1.0, 0.5])), (x, torch.tensor([1.0, 1.0]))]
+    assert secant(problem, accepted, torch.tensor([2.0, 2.0])).flatten().tolist() == [5.0, 7.0]
+
+
+@pytest.mark.parametrize("predictor", [warm, cold, shifted, secant])
 def test_the_predictor_gives_the_correctors_starting_point(predictor):
     """With steps too short to matter, the state is what was predicted."""
     prior = gaussian_prior()
     likelihood = measurement(OPERATORS["sensing"], prior)
-    still = PathOptions((0.0, 0.5, 2.0), predictor, GradientDescent(1e-15), 1, 0.0)
-    tracer = trace(likelihood, prior, still)
-    begin, middle, end = list(tracer)
-    expected = predictor(tracer.problem, middle.x, middle.weight, end.weight)
+    tracer = trace(likelihood, prior, PathOptions((0.0, 0.3, 0.5, 2.0), predictor, evaluations=4))
+    *_, before, middle = [next(tracer) for _ in range(3)]
+    tracer.options = replace(tracer.options, solver=GradientDescent(1e-15), evaluations=1, tolerance=0.0)
+    end = next(tracer)
+    accepted = [(before.x, before.weight), (middle.x, middle.weight)]
+    expected = predictor(tracer.problem, accepted, end.weight)
     assert torch.allclose(end.x, expected, atol=1e-12)
-    moved = (end.x - begin.x).abs().max()
+    moved = (end.x - middle.x).abs().max()
     assert (moved < 1e-12) == (predictor is warm)
+
+
+def test_a_path_that_begins_above_zero_takes_the_lower_of_two_starts():
+    model = parabolas()
+    weight = torch.full((3,), 0.7, dtype=torch.float64)
+    near = model.minimiser(weight) + torch.tensor([0.0, 5.0, -5.0]).reshape(3, 1, 1, 1)
+    limit = model.minimiser(weight) + 1
+    problem = replace(model.problem(), start=lambda w: near if bool((w > 0).all()) else limit)
+    state = next(Trace(problem, PathOptions((0.7,), warm, GradientDescent(0.0), 1, 0.0)))
+    assert torch.equal(state.x, torch.stack((near[0], limit[1], limit[2])))
+    assert state.evaluations.tolist() == [3, 3, 3]
 
 
 def test_reweighting_costs_no_evaluation_and_gives_the_same_point():
@@ -160,7 +182,7 @@ def test_gate_5_without_a_surrogate(operator):
 
 
 @operators
-@pytest.mark.parametrize("predictor", [warm, cold, shifted])
+@pytest.mark.parametrize("predictor", [warm, cold, shifted, secant])
 def test_gate_5_with_a_wrong_surrogate(operator, predictor):
     prior = gaussian_prior()
     likelihood = measurement(operator, prior)
@@ -200,7 +222,7 @@ def test_no_point_of_the_path_ends_above_its_start(solver):
         assert (after.objective <= start + 1e-12 * start.abs()).all()
 
 
-@pytest.mark.parametrize("predictor", [warm, cold, shifted])
+@pytest.mark.parametrize("predictor", [warm, cold, shifted, secant])
 def test_a_batch_follows_the_paths_of_batches_of_one(predictor):
     """Images that need very different numbers of evaluations, at every weight."""
     prior = gaussian_prior()
@@ -222,7 +244,7 @@ def test_a_batch_follows_the_paths_of_batches_of_one(predictor):
 # Retired and diverging images.
 
 
-@pytest.mark.parametrize("predictor", [warm, cold, shifted])
+@pytest.mark.parametrize("predictor", [warm, cold, shifted, secant])
 def test_a_retired_image_costs_nothing_more_and_the_others_do_not_notice(predictor):
     prior = gaussian_prior()
     likelihood = measurement(OPERATORS["sensing"], prior)
@@ -259,7 +281,7 @@ class Broken(WithSurrogate):
 
 
 @pytest.mark.parametrize("solver", [LBFGS(), GradientDescent(0.5), Adam()], ids=lambda s: type(s).__name__)
-@pytest.mark.parametrize("predictor", [warm, cold, shifted])
+@pytest.mark.parametrize("predictor", [warm, cold, shifted, secant])
 def test_a_nan_energy_makes_that_image_diverge_and_no_other(predictor, solver):
     prior = gaussian_prior()
     likelihood = measurement(OPERATORS["denoising"], prior)
@@ -319,7 +341,7 @@ def test_a_warm_start_costs_no_evaluation_of_its_own(predictor, cost):
     assert model.spent.tolist() == [1 + cost] * 3
 
 
-@pytest.mark.parametrize("predictor", [warm, cold, shifted])
+@pytest.mark.parametrize("predictor", [warm, cold, shifted, secant])
 def test_the_evaluations_reported_are_the_priors(predictor):
     prior = gaussian_prior()
     likelihood = measurement(OPERATORS["inpainting"], prior)

@@ -20,19 +20,20 @@ from torch import Tensor
 
 from aipo import priors
 from aipo import reconstruct as public_reconstruct
+from aipo.defaults import automatic
 from aipo.errors import InputError, Status
 from aipo.flows import Glow
 from aipo.lbfgs import LBFGS
 from aipo.likelihoods import Gaussian, measure
 from aipo.objective import objective
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
-from aipo.path import State
 from aipo.predictors import cold, warm
 from aipo.priors import FlowPrior
-from aipo.reconstruct import PATIENCE, Reconstruction, automatic, reconstruct, trace
+from aipo.reconstruct import PATIENCE, Reconstruction, reconstruct, trace
 from aipo.schedules import PathOptions, geometric, paper
 from aipo.selection import Discrepancy, Sure
 from aipo.solvers import GradientDescent
+from aipo.state import State
 from aipo.surrogates import LowRankGaussian, StationaryGaussian
 
 SHAPE = (3, 8, 8)

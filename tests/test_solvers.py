@@ -14,6 +14,7 @@ from torch import Tensor
 from aipo.errors import Status
 from aipo.lbfgs import LBFGS, LBFGSState
 from aipo.minimise import minimise
+from aipo.newton import NewtonCG
 from aipo.solvers import Adam, GradientDescent, Metric, Point, Solver
 
 FINITE = [problem for problem in PROBLEMS if problem.name != "walled"]
@@ -21,13 +22,15 @@ problems = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: prob
 finite_problems = pytest.mark.parametrize("problem", FINITE, ids=lambda problem: problem.name)
 exact = pytest.mark.parametrize("exact", [False, True], ids=["identity", "inverse-hessian"])
 # Largest F − F* allowed at the end; Adam's constant rate keeps it moving.
-SOLVERS = {"descent": 1e-4, "adam": 1e-3, "lbfgs": 1e-12}
+SOLVERS = {"descent": 1e-4, "adam": 1e-3, "lbfgs": 1e-12, "newton": 1e-9}
 solvers = pytest.mark.parametrize("name", SOLVERS)
 
 
 def make(name: str, problem: Problem, exact: bool) -> Solver:
     if name == "lbfgs":
         return LBFGS()
+    if name == "newton":
+        return NewtonCG(difference=1e-7)
     return (
         Adam(0.02)
         if name == "adam"
@@ -54,9 +57,11 @@ def follow(solver: Solver, problem: Problem, metric: Metric, steps: int) -> Iter
 @solvers
 @exact
 def test_reaches_the_known_minimum_and_ends_below_its_start(problem, name, exact):
-    steps = 60 if name == "lbfgs" else 900
+    steps = {"lbfgs": 60, "newton": 200}.get(name, 900)
     *_, last = follow(make(name, problem, exact), problem, metric_of(problem, exact), steps)
-    assert (last.status == Status.RUNNING).all() or (name == "lbfgs" and not (last.status == 4).any())
+    assert (last.status == Status.RUNNING).all() or (
+        name in ("lbfgs", "newton") and not (last.status == 4).any()
+    )
     assert (problem.gap(last.point) <= SOLVERS[name]).all()
     assert (last.point.value <= problem.evaluate(problem.starts).value).all()
 
@@ -78,7 +83,9 @@ def test_the_point_kept_is_always_finite(problem, name):
         assert torch.equal(state.point.value, problem.evaluate(state.point.x).value)
 
 
-@pytest.mark.parametrize("solver", [GradientDescent(), Adam(), LBFGS()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "solver", [GradientDescent(), Adam(), LBFGS(), NewtonCG()], ids=lambda s: type(s).__name__
+)
 def test_a_start_that_is_not_finite_has_diverged(solver):
     problem = PROBLEMS[-1]
     start = problem.evaluate(torch.tensor([[9.0, 0.0], [1.0, 0.0]], dtype=torch.float64))

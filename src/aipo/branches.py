@@ -12,14 +12,15 @@ from torch import Tensor
 
 from aipo.arrays import Images, PerImage, content_seed
 from aipo.certificate import UNFINISHED, Verdict
+from aipo.defaults import AUTOMATIC
 from aipo.errors import InputError, Status
 from aipo.likelihoods import Gaussian
 from aipo.objective import objective
-from aipo.path import State, Trace
+from aipo.path import Trace
 from aipo.posterior import posterior
 from aipo.priors import Prior
-from aipo.reconstruct import AUTOMATIC
 from aipo.schedules import PathOptions, ending
+from aipo.state import State
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from torch import Tensor
 from aipo.arrays import PerImage
 from aipo.curvature import smallest_curvature
 from aipo.errors import InputError, Status
-from aipo.path import State
 from aipo.problem import Problem
+from aipo.state import State
 
 
 class Verdict(IntEnum):

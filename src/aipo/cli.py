@@ -13,16 +13,16 @@ from tqdm import tqdm
 from aipo import demo
 from aipo.checkpoints import load_config
 from aipo.data import PictureData, load_pictures
+from aipo.defaults import AUTOMATIC
 from aipo.errors import AipoError, InputError
 from aipo.fitting import FlowOptions, Origin, fit_prior
 from aipo.likelihoods import measure
 from aipo.measurements import save_measurement
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
-from aipo.path import State
 from aipo.priors import bundled_priors
-from aipo.reconstruct import AUTOMATIC
 from aipo.report import prepare_folder, table
 from aipo.restoring import RestoreOptions, read_square, restore_files
+from aipo.state import State
 from aipo.training import TrainingOptions
 
 log = logging.getLogger("aipo")

@@ -14,9 +14,9 @@ from aipo.arrays import Images
 from aipo.evaluation import Record, centre_hole, restore
 from aipo.likelihoods import measure
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
-from aipo.path import State
 from aipo.priors import load_prior
 from aipo.report import prepare_folder, write_pictures, write_summary
+from aipo.state import State
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from aipo.arrays import Images
 from aipo.errors import InputError
 from aipo.likelihoods import Gaussian
 from aipo.metrics import psnr
-from aipo.path import State
 from aipo.priors import FlowPrior
 from aipo.reconstruct import Reconstruction, Weight, reconstruct
 from aipo.schedules import PathOptions
+from aipo.state import State
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def minimise(
     start: Point,
     solver: Solver,
     metric: Metric,
-    evaluations: int,
+    evaluations: int | Tensor,
     tolerance: float,
     active: Tensor,
     history: Sequence[Point] = (),
@@ -51,7 +51,7 @@ def minimise(
     Args:
         energy: called as energy(x, indices) with the images still running.
         start: evaluated starting point of all images.
-        evaluations: budget per image.
+        evaluations: budget per image, one number or (B,).
         tolerance: nats; an image whose predicted decrease falls below it has converged.
         active: (B,) bool; the others are left where they are.
         history: points of the same energy visited before, from which the solver may learn its curvature.
@@ -59,8 +59,9 @@ def minimise(
     state, visited = solver.init(start, metric, history), [start]
     spent = torch.zeros(len(start.x), dtype=torch.long, device=start.x.device)
     best, decrement = start, state.decrement
-    for _ in range(evaluations):
+    while True:
         running = active & (state.status == Status.RUNNING) & (state.decrement > tolerance)
+        running = running & (spent < evaluations)
         indices = running.nonzero().squeeze(1)
         if len(indices) == 0:
             break

@@ -1,58 +1,30 @@
 """The path: minimisers of F(x; λ) = D(x) + λ R(x) for λ from 0 upward, as an iterator of states.
 
-For each weight: predict a starting point, correct it with an inner solver, judge the result per image.
-Rejected points are yielded and flagged, and the next prediction starts from the last accepted one.
+For each weight: predict a starting point, correct it with an inner solver, judge the result per image, adapt
+the step. Rejected points are yielded and flagged, and the next prediction starts from the last accepted one.
 
 Source: Liu, Yang, Zhang & Lei 2023 (AIPO), algorithm 1. Its own choices are the `paper` preset.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from aipo.arrays import PerImage, as_per_image
+from aipo.arrays import PerImage, as_per_image, expand
 from aipo.checkpoints import load_tensors, save_tensors
+from aipo.control import StepControl
 from aipo.errors import CheckpointError, InputError, Status
-from aipo.minimise import minimise
+from aipo.minimise import Solution, minimise
 from aipo.problem import PLAIN, Deformation, Problem, Terms, reweighted, weighted
 from aipo.schedules import PathOptions
 from aipo.solvers import Point
+from aipo.state import State
 
 # Points of the path kept, so that the solver learns its curvature at a new λ from what it saw at others.
 VISITED = 11
-
-
-@dataclass(frozen=True)
-class State:
-    """One point of the path, for every image of the batch.
-
-    Attributes:
-        index: number of the point, 0 at the path's beginning.
-        weight: λ, (B,).
-        x: (B, C, H, W).
-        data_energy, prior_energy, objective: D, R and D + λR in nats, (B,).
-        decrement: nats that the metric predicts could still be gained at this λ, (B,).
-        evaluations: flow evaluations spent so far, (B,).
-        status: how the correction at this λ ended, (B,) integers of `Status`.
-        accepted: (B,) bool; where false the point is not part of the path.
-        deformation: which prior energy the point belongs to.
-    """
-
-    index: int
-    weight: PerImage
-    x: Tensor
-    data_energy: PerImage
-    prior_energy: PerImage
-    objective: PerImage
-    decrement: PerImage
-    evaluations: Tensor
-    status: Tensor
-    accepted: Tensor
-    deformation: Deformation = PLAIN
 
 
 class Trace(Iterator[State]):
@@ -60,16 +32,21 @@ class Trace(Iterator[State]):
 
     Args:
         problem: energies, start and metric of a batch.
-        options: weights, predictor and corrector.
+        options: weights, predictor, corrector and step control.
+        copies: of each image, one batch behind the other; they take the same steps and are accepted or
+            rejected together where the step is controlled.
     """
 
-    def __init__(self, problem: Problem, options: PathOptions):
+    def __init__(self, problem: Problem, options: PathOptions, copies: int = 1):
         self.problem = problem
         self.options = options
+        self.copies = copies
         self._index = 0
         self._point: Point | None = None
         self._visited: list[Point] = []
         self._weight: PerImage | None = None
+        self._ratio: PerImage | None = None
+        self._before: tuple[Tensor, PerImage] | None = None
         self._deformation = PLAIN
         self._stale = False
         self._evaluations = torch.zeros(0, dtype=torch.long)
@@ -87,19 +64,40 @@ class Trace(Iterator[State]):
         self._active = self._active & ~finished
 
     def __next__(self) -> State:
-        if self._index == len(self.options.weights):
+        if self._ended():
             raise StopIteration
-        target = self.options.weights[self._index]
         self._deform(_deformation(self.options, self._index))
-        state = self._begin(target) if self._point is None else self._continue(target)
+        state = (
+            self._begin(self.options.weights[0]) if self._point is None else self._continue(self._target())
+        )
         self._index += 1
+        if self.options.control is not None:
+            # A prediction and one step more are the least that a further point costs.
+            left = (self.options.control.budget - self._evaluations).reshape(self.copies, -1).amin(0)
+            self._active = self._active & (left >= 2).repeat(self.copies)
         return state
+
+    def _ended(self) -> bool:
+        if self.options.control is None:
+            return self._index == len(self.options.weights)
+        return self._point is not None and not bool(self._active.any())
+
+    def _target(self) -> float | PerImage:
+        """The next λ: from the options, or by each image's own step to the last of them."""
+        weights, last = self.options.weights, self.options.weights[-1]
+        if self._ratio is None or self._weight is None or self._index < len(weights) - 1:
+            return weights[self._index]
+        return torch.where(self._weight > 0, self._weight * self._ratio, last).clamp_max(last)
 
     def save(self, path: str | Path) -> None:
         """Write where the trace stands (tensors and JSON); `resume` goes on from there to the same result."""
         if self._point is None or self._weight is None:
             raise InputError("save a trace after its first state; before it there is nothing to keep")
         tensors = {"weight": self._weight, "evaluations": self._evaluations, "active": self._active}
+        if self._ratio is not None:
+            tensors["ratio"] = self._ratio
+        if self._before is not None:
+            tensors |= {"before.x": self._before[0], "before.weight": self._before[1]}
         for number, point in enumerate([self._point, *self._visited]):
             fields = {"x": point.x, "value": point.value, "gradient": point.gradient, **point.info}
             tensors |= {f"{number}.{name}": tensor for name, tensor in fields.items()}
@@ -120,7 +118,8 @@ class Trace(Iterator[State]):
         self._check(points[0], tensors["weight"], path)
         self._point, self._visited, self._index = points[0], points[1:], metadata["index"]
         self._weight, self._evaluations = tensors["weight"], tensors["evaluations"]
-        self._active = tensors["active"]
+        self._active, self._ratio = tensors["active"], tensors.get("ratio")
+        self._before = (tensors["before.x"], tensors["before.weight"]) if "before.x" in tensors else None
 
     def _check(self, point: Point, weight: PerImage, path: str | Path) -> None:
         """The same place must have the same energies, or it is another problem's."""
@@ -144,28 +143,40 @@ class Trace(Iterator[State]):
         weight = as_per_image(target, first.flatten(1)[:, 0])
         self._active = torch.ones(len(first), dtype=torch.bool, device=first.device)
         self._evaluations = torch.zeros(len(first), dtype=torch.long, device=first.device)
+        if self.options.control is not None:
+            self._ratio = torch.full_like(weight, self.options.control.ratio)
         start = self._evaluate(first, weight, self._active)
         if target == 0:
             status = torch.where(start.finite(), int(Status.CONVERGED), int(Status.DIVERGED))
             return self._advance(start, weight, torch.zeros_like(weight), status, start.finite())
-        return self._correct(start, weight)
+        return self._correct(self._lower(start, weight), weight)
 
-    def _continue(self, target: float) -> State:
+    def _lower(self, start: Point, weight: PerImage) -> Point:
+        """A path that begins at λ > 0 may also begin where λ = 0 does: at small λ that is often lower."""
+        limit = self.problem.start(torch.zeros(1))
+        if torch.equal(limit, start.x):
+            return start
+        other = self._evaluate(limit, weight, self._active)
+        return other.where(other.finite() & ~(start.value <= other.value), start)
+
+    def _continue(self, target: float | PerImage) -> State:
         assert self._point is not None and self._weight is not None
         weight = torch.where(self._active, as_per_image(target, self._weight), self._weight)
-        predicted = self.options.predictor(self.problem, self._point.x, self._weight, weight)
+        accepted = [*([] if self._before is None else [self._before]), (self._point.x, self._weight)]
+        predicted = self.options.predictor(self.problem, accepted, weight)
         fallback = reweighted(self._point, weight)
         if predicted is self._point.x and not self._stale:
             return self._correct(fallback, weight)
         return self._correct(self._evaluate(predicted, weight, self._active, fallback), weight)
 
     def _correct(self, start: Point, weight: PerImage) -> State:
+        allowed = self._allowed()
         solution = minimise(
             lambda x, indices: weighted(x, self._terms(x, indices), weight[indices]),
             start,
             self.options.solver,
             self.problem.metric(self.options.stiffness * weight),
-            self.options.evaluations,
+            allowed,
             self.options.tolerance,
             self._active,
             [reweighted(point, weight) for point in self._visited],
@@ -174,13 +185,48 @@ class Trace(Iterator[State]):
             self._visited = _remember(self._visited, point)
         self._evaluations = self._evaluations + solution.evaluations
         accepted = solution.point.finite() & (solution.status != Status.DIVERGED)
+        if self.options.control is not None:
+            accepted = self._adapt(self.options.control, solution, weight, accepted, allowed)
         return self._advance(solution.point, weight, solution.decrement, solution.status, accepted)
+
+    def _allowed(self) -> Tensor:
+        """Evaluations of each image for the next correction."""
+        allowed = torch.full_like(self._evaluations, self.options.evaluations)
+        if self.options.control is None:
+            return allowed
+        # One is kept back for evaluating the next prediction.
+        return torch.minimum(allowed, self.options.control.budget - self._evaluations - 1).clamp_min(0)
+
+    def _adapt(
+        self, control: StepControl, solution: Solution, weight: PerImage, accepted: Tensor, allowed: Tensor
+    ) -> Tensor:
+        """The next step of each image, and whether this one is accepted; copies decide together."""
+        assert self._ratio is not None
+        if self._point is not None:
+            staying = reweighted(self._point, weight).value
+            slack = 1e-6 * (1 + staying.abs())
+            accepted = accepted & ~(self._active & (solution.point.value > staying + slack))
+        groups = accepted.reshape(self.copies, -1)
+        accepted = groups.all(0).repeat(self.copies)
+        slowest = (solution.evaluations / allowed.clamp_min(1)).reshape(self.copies, -1).amax(0)
+        status = solution.status.reshape(self.copies, -1).amax(0)  # CONVERGED is the smallest
+        ended = control.ended(self._ratio, accepted) | (accepted & (weight >= self.options.weights[-1]))
+        self._ratio = control.adapt(
+            self._ratio, accepted, status.repeat(self.copies), slowest.repeat(self.copies)
+        )
+        self._active = self._active & ~ended
+        return accepted
 
     def _advance(self, point: Point, weight: PerImage, decrement: PerImage, status: Tensor, accepted: Tensor):
         """Judge: keep what was accepted as the new end of the path, and report the point either way."""
         if self._point is None or self._weight is None:
             self._point, self._weight = point, weight
         else:
+            older = self._before or (self._point.x, self._weight)
+            self._before = (
+                torch.where(expand(accepted, point.x), self._point.x, older[0]),
+                torch.where(accepted, self._weight, older[1]),
+            )
             self._point = point.where(accepted, self._point)
             self._weight = torch.where(accepted, weight, self._weight)
         return State(

@@ -1,26 +1,45 @@
-"""Where to start at the next point of the path, given the last accepted one."""
+"""Where to start at the next point of the path, given the last accepted ones.
 
-from collections.abc import Callable
+There is no separate tangent predictor: L-BFGS carries its curvature from one weight to the next, so its first
+step from the last solution, −H⁻¹(∇D + λ'∇R) = −(λ' − λ) H⁻¹∇R, is the tangent step dx/dλ · (λ' − λ).
+"""
 
+from collections.abc import Callable, Sequence
+
+import torch
 from torch import Tensor
 
-from aipo.arrays import PerImage
+from aipo.arrays import PerImage, expand
 from aipo.problem import Problem
 
-# (problem, last accepted x, its weight, next weight) -> starting point at the next weight.
-Predictor = Callable[[Problem, Tensor, PerImage, PerImage], Tensor]
+# (problem, the last accepted points (x, λ), at most two and the newest last, next λ) -> start at the next λ.
+Predictor = Callable[[Problem, Sequence[tuple[Tensor, PerImage]], PerImage], Tensor]
 
 
-def warm(problem: Problem, x: Tensor, weight: PerImage, target: PerImage) -> Tensor:
+def warm(problem: Problem, accepted: Sequence[tuple[Tensor, PerImage]], target: PerImage) -> Tensor:
     """Start from the last solution (the paper's)."""
-    return x
+    return accepted[-1][0]
 
 
-def cold(problem: Problem, x: Tensor, weight: PerImage, target: PerImage) -> Tensor:
+def cold(problem: Problem, accepted: Sequence[tuple[Tensor, PerImage]], target: PerImage) -> Tensor:
     """Start from the closed-form solution at the new weight: a homotopy from the Gaussian to the flow."""
     return problem.start(target)
 
 
-def shifted(problem: Problem, x: Tensor, weight: PerImage, target: PerImage) -> Tensor:
+def shifted(problem: Problem, accepted: Sequence[tuple[Tensor, PerImage]], target: PerImage) -> Tensor:
     """The last solution, moved by what the closed-form path moves between the two weights."""
+    x, weight = accepted[-1]
     return x + problem.start(target) - problem.start(weight)
+
+
+def secant(problem: Problem, accepted: Sequence[tuple[Tensor, PerImage]], target: PerImage) -> Tensor:
+    """On along the line through the last two solutions; warm where there is only one weight yet.
+
+    Source: Allgower & Georg 2003, Introduction to Numerical Continuation Methods, section 2.2.
+    """
+    (before, first), (x, weight) = accepted[0], accepted[-1]
+    span = weight - first
+    if bool((span == 0).all()):
+        return x
+    share = torch.where(span == 0, 0.0, (target - weight) / torch.where(span == 0, 1.0, span))
+    return x + expand(share, x) * (x - before)

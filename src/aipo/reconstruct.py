@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import prod
 from typing import Literal
 
 import torch
@@ -11,30 +10,20 @@ from torch import Tensor
 
 from aipo.arrays import Images, PerImage
 from aipo.certificate import Certificate, certify
+from aipo.defaults import automatic
 from aipo.errors import InputError, Status
 from aipo.latents import in_latents
 from aipo.likelihoods import Gaussian
 from aipo.objective import objective
-from aipo.operators import Identity, LinearOperator, Mask
-from aipo.path import State, Trace
-from aipo.priors import FlowPrior, Prior
+from aipo.operators import Identity, Mask
+from aipo.path import Trace
+from aipo.priors import Prior
 from aipo.problem import Problem
-from aipo.schedules import PathOptions, ending, geometric
+from aipo.schedules import PathOptions, ending
 from aipo.selection import Criterion, Discrepancy, Sure, Tracker
+from aipo.state import State
 
 Weight = float | Literal["auto", "bayes", "sure", "discrepancy"]
-
-# Steps of √2 in λ, few evaluations at each: the path carries solution and curvature from one to the next.
-AUTOMATIC = PathOptions(geometric(0.2, 12.8, 13), evaluations=8, tolerance=0.5)
-
-# In a hole only the prior speaks. Steps of the surrogate's width leave the flow's narrow valley there, and
-# the hole turns dark before it comes back; a stiffer metric keeps steps small where nothing was measured.
-AUTOMATIC_HOLES = replace(AUTOMATIC, evaluations=12, stiffness=200.0)
-
-# A flow for one size has a low-rank surrogate, a poor metric for the fine scales: it needs, and as its
-# pictures are small it can afford, more evaluations.
-AUTOMATIC_SMALL = replace(AUTOMATIC, evaluations=16)
-AUTOMATIC_SMALL_HOLES = replace(AUTOMATIC_HOLES, evaluations=24)
 
 # States without improvement after which a criterion has passed its minimum.
 PATIENCE = 3
@@ -82,27 +71,20 @@ class Reconstruction:
         return certify(self.problem, self.path, self.chosen)
 
 
-def automatic(operator: LinearOperator, prior: Prior) -> PathOptions:
-    """How the path is followed where the user does not say."""
-    one_size = isinstance(prior, FlowPrior) and None not in prior.shape
-    if isinstance(operator, Mask) and operator.measurements < prod(operator.shape):
-        return AUTOMATIC_SMALL_HOLES if one_size else AUTOMATIC_HOLES
-    return AUTOMATIC_SMALL if one_size else AUTOMATIC
-
-
-def trace(likelihood: Gaussian, prior: Prior, options: PathOptions | None = None) -> Trace:
+def trace(likelihood: Gaussian, prior: Prior, options: PathOptions | None = None, copies: int = 1) -> Trace:
     """The path itself, as an iterator of states.
 
     Args:
         likelihood: D, of a batch of measurements.
         prior: R; its `surrogate` gives start and metric unless the options say otherwise.
         options: weights, predictor and corrector; by default `automatic(operator, prior)`.
+        copies: of each image in the batch, see `Trace`.
     """
     options = options or automatic(likelihood.operator, prior)
     pictures = objective(likelihood, prior, options.start)
     if options.coordinates == "latents":
-        return Trace(in_latents(pictures, likelihood, prior), options)
-    return Trace(pictures, options)
+        return Trace(in_latents(pictures, likelihood, prior), options, copies)
+    return Trace(pictures, options, copies)
 
 
 def reconstruct(
@@ -162,7 +144,8 @@ def _select(
 ) -> Reconstruction:
     """Follow the path until the criterion has passed its minimum for every image; keep the best state."""
     count = len(likelihood)
-    tracer = trace(criterion.batch(), prior, options)
+    batch = criterion.batch()
+    tracer = trace(batch, prior, options, copies=len(batch) // count)
     tracker, path = Tracker(PATIENCE), []
     evaluations = torch.zeros(0)
     for state in tracer:

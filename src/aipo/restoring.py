@@ -17,10 +17,10 @@ from aipo.images import read_image
 from aipo.likelihoods import Gaussian
 from aipo.measurements import load_measurement
 from aipo.operators import Identity, Mask
-from aipo.path import State
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import Weight
 from aipo.report import prepare_folder, write_pictures, write_summary
+from aipo.state import State
 
 # A picture of 8 bits is never cleaner than its rounding, 1/(255·√12).
 SMALLEST_SIGMA = 1 / 255 / 12**0.5

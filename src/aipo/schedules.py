@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from aipo.control import StepControl
 from aipo.errors import InputError
 from aipo.lbfgs import LBFGS
 from aipo.predictors import Predictor, shifted, warm
@@ -20,8 +21,10 @@ class PathOptions:
     """How the path is followed.
 
     Args:
-        weights: λ at each point; a first 0 is the path's beginning and is evaluated, not minimised.
-        predictor: `warm`, `cold` or `shifted`.
+        weights: λ at each point; a first 0 is the path's beginning and is evaluated, not minimised. With
+            `control` only the points before the last are visited as they stand; from there each image goes
+            to the last λ by its own steps.
+        predictor: `warm`, `cold`, `shifted` or `secant`.
         solver: the corrector.
         evaluations: budget of the corrector at each weight.
         tolerance: expected further decrease, in nats, below which a point has converged.
@@ -34,6 +37,7 @@ class PathOptions:
             R's own scale 1/λ as metric there. Latents condition R well and D badly, so they pay where
             noise is strong and every entry is measured (docs/method.md).
         deformations: which prior energy each point uses; empty for the prior itself everywhere.
+        control: adapts each image's step in λ; by default the weights are followed as they stand.
     """
 
     weights: tuple[float, ...]
@@ -45,6 +49,7 @@ class PathOptions:
     stiffness: float = 1.0
     coordinates: Literal["pictures", "latents"] = "pictures"
     deformations: tuple[Deformation, ...] = ()
+    control: StepControl | None = None
 
     def __post_init__(self):
         positive = all(0 < weight < float("inf") for weight in self.weights[1:])
@@ -56,6 +61,8 @@ class PathOptions:
             raise InputError(
                 f"{len(self.deformations)} deformations for {len(self.weights)} weights; one each, or none"
             )
+        if self.deformations and self.control is not None:
+            raise InputError("a path that deforms the prior has its own points; leave control = None")
         if self.evaluations < 1:
             raise InputError(f"evaluations = {self.evaluations}; the corrector needs at least 1 per weight")
         if self.start not in ("surrogate", "measurement"):

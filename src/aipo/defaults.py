@@ -1,0 +1,65 @@
+"""How the path is followed where the user does not say: for the picture, and for the objective alone.
+
+Found on pictures that no table is judged by (dev/LOG.md).
+"""
+
+from dataclasses import replace
+from math import prod
+
+from aipo.lbfgs import LBFGS
+from aipo.likelihoods import Gaussian
+from aipo.operators import Identity, LinearOperator, Mask
+from aipo.predictors import warm
+from aipo.priors import FlowPrior, Prior
+from aipo.schedules import PathOptions, geometric
+
+# Steps of √2 in λ, few evaluations at each: the path carries solution and curvature from one to the next.
+AUTOMATIC = PathOptions(geometric(0.2, 12.8, 13), evaluations=8, tolerance=0.5)
+
+# In a hole only the prior speaks. Steps of the surrogate's width leave the flow's narrow valley there, and
+# the hole turns dark before it comes back; a stiffer metric keeps steps small where nothing was measured.
+AUTOMATIC_HOLES = replace(AUTOMATIC, evaluations=12, stiffness=200.0)
+
+# A flow for one size has a low-rank surrogate, a poor metric for the fine scales: it needs, and as its
+# pictures are small it can afford, more evaluations.
+AUTOMATIC_SMALL = replace(AUTOMATIC, evaluations=16)
+AUTOMATIC_SMALL_HOLES = replace(AUTOMATIC_HOLES, evaluations=24)
+
+# λσ² above which the prior rules the curvature of F, so that the flow's latents are the better coordinates.
+LATENT_FROM = 0.002
+
+
+def automatic(operator: LinearOperator, prior: Prior) -> PathOptions:
+    """How the path is followed where the user does not say."""
+    one_size = isinstance(prior, FlowPrior) and None not in prior.shape
+    if _has_holes(operator):
+        return AUTOMATIC_SMALL_HOLES if one_size else AUTOMATIC_HOLES
+    return AUTOMATIC_SMALL if one_size else AUTOMATIC
+
+
+def direct(likelihood: Gaussian, prior: Prior, weight: float, evaluations: int = 150) -> PathOptions:
+    """One minimisation at one λ, in the coordinates and the metric that lower F fastest.
+
+    For whoever wants the objective's minimum; the paths of `automatic` give better pictures (docs/method.md).
+
+    Args:
+        likelihood: its operator and noise level decide.
+        evaluations: budget.
+    """
+    operator = likelihood.operator
+    options = PathOptions((weight,), warm, LBFGS(memory=20), evaluations, 1e-3, stiffness=10.0)
+    if _has_holes(operator):
+        return replace(options, stiffness=AUTOMATIC_HOLES.stiffness)
+    strong = weight * float(likelihood.sigma.min()) ** 2 >= LATENT_FROM
+    if strong and isinstance(operator, Identity) and _has_latents(prior, operator):
+        # Latents do not know the data term's scale: the first step is kept short.
+        return replace(options, coordinates="latents", solver=LBFGS(memory=40, first_step=1e-3))
+    return options
+
+
+def _has_holes(operator: LinearOperator) -> bool:
+    return isinstance(operator, Mask) and operator.measurements < prod(operator.shape)
+
+
+def _has_latents(prior: Prior, operator: LinearOperator) -> bool:
+    return isinstance(prior, FlowPrior) and all(side % prior.flow.factor == 0 for side in operator.shape[1:])

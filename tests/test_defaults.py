@@ -1,0 +1,51 @@
+"""What is followed where the user does not say: which coordinates and metric, and whether that lowers F."""
+
+import pytest
+import torch
+
+from aipo import load_prior
+from aipo.defaults import automatic, direct
+from aipo.evaluation import centre_hole
+from aipo.likelihoods import measure
+from aipo.operators import GaussianSensing, Identity, Mask
+from aipo.reconstruct import reconstruct
+
+SHAPE = (1, 28, 28)
+
+
+@pytest.mark.parametrize(
+    ("operator", "sigma", "coordinates", "stiffness"),
+    [
+        (Identity(SHAPE), 0.1, "latents", 10.0),
+        (Identity(SHAPE), 0.01, "pictures", 10.0),
+        (GaussianSensing(SHAPE, 196, seed=0), 0.1, "pictures", 10.0),
+        (Mask(centre_hole(SHAPE, 9)), 0.1, "pictures", 200.0),
+    ],
+)
+def test_direct_chooses_coordinates_and_metric_by_task_and_noise(operator, sigma, coordinates, stiffness):
+    likelihood = measure(operator, torch.full((1, *SHAPE), 0.5), sigma, torch.Generator().manual_seed(0))
+    options = direct(likelihood, load_prior("fashion28"), 1.0)
+    assert (options.coordinates, options.stiffness) == (coordinates, stiffness)
+    assert options.weights == (1.0,)
+
+
+def test_direct_reaches_a_lower_objective_than_the_path_for_pictures():
+    prior = load_prior("fashion28")
+    x = prior.sample(2).clamp(0, 1)
+    likelihood = measure(Identity(SHAPE), x, 0.1, torch.Generator().manual_seed(1))
+    path = reconstruct(likelihood, prior, 1.0)
+    budget = int(path.evaluations.min()) - 1
+    found = reconstruct(likelihood, prior, 1.0, direct(likelihood, prior, 1.0, budget))
+    assert (found.evaluations <= path.evaluations).all()
+    assert (found.objective < path.objective).all()
+
+
+def test_pictures_of_sides_that_do_not_divide_have_no_latents():
+    likelihood = measure(Identity((3, 30, 31)), torch.full((1, 3, 30, 31), 0.5), 0.1)
+    assert direct(likelihood, load_prior("photos"), 1.0).coordinates == "pictures"
+
+
+def test_holes_get_a_stiffer_metric():
+    prior = load_prior("fashion28")
+    assert automatic(Mask(centre_hole(SHAPE, 9)), prior).stiffness > 1
+    assert automatic(Mask(torch.ones(SHAPE, dtype=torch.bool)), prior).stiffness == 1
