@@ -7,8 +7,8 @@ same measurement. TV, BM3D and the surrogate's own restoration get their best we
 not see it. "TV in RGB" is scikit-image's TV as it stands; "TV" works in opponent colours, and inside
 plug-and-play ADMM, like BM3D, where the operator is not the identity. "Fixed λ = 1" is the same prior from
 its closed-form start at λ = 1 with aipo's solver, and as many evaluations as aipo spent, its copies for SURE
-included; "plain metric" is the same without the stiffer metric that aipo's default uses for holes.
-One JSON
+included; "plain metric" is the same without the stiffer metric that aipo's default uses for holes. "aipo,
+one λ" is the best single state of aipo's own path, chosen by SURE, where aipo itself mixes them. One JSON
 line per restoration goes to first_light.jsonl as soon as it is done, and a run that was interrupted goes on
 from there; first_light.md is made from these lines.
 """
@@ -38,6 +38,7 @@ from aipo.schedules import PathOptions
 
 COUNT = 12
 PLAIN_TV = "TV in RGB"
+SINGLE = "aipo, one λ"
 FIXED, PLAIN_FIXED = "fixed λ = 1", "fixed λ = 1, plain metric"
 # Weights tried for the surrogate's own restoration, the best one kept.
 SURROGATE_WEIGHTS = np.geomspace(0.05, 20, 30)
@@ -149,6 +150,8 @@ def record_aipo(case: Case, prior: FlowPrior, file: Path) -> dict:
     extra = {"seconds": time.perf_counter() - started, **from_result(result)[1]}
     best = max(result.path, key=lambda state: float(psnr(state.x, case.truth)[0]))
     append(case, file, "oracle on the path", best.x, {"weight": float(best.weight[0])})
+    single = result.path[int(result.chosen[0])]
+    append(case, file, SINGLE, single.x, {"weight": float(single.weight[0])})
     append(case, file, "A⁺y", case.likelihood.operator.pseudoinverse(case.likelihood.y), {})
     return append(case, file, "aipo", result.image, extra)
 
@@ -219,7 +222,7 @@ def write_tables(file: Path) -> None:
     """Mean PSNR and the paired differences, from the recorded lines."""
     rows = read(file)
     methods = ["A⁺y", "surrogate", PLAIN_TV, "TV", "BM3D", FIXED, PLAIN_FIXED]
-    methods += ["aipo", "oracle on the path"]
+    methods += ["aipo", SINGLE, "oracle on the path"]
     lines = ["# First light", "", (__doc__ or "").strip().split("\n\n", 2)[2].replace("\n", " "), ""]
     lines += ["## Picture quality: mean PSNR in dB (mean SSIM)", ""]
     lines += ["| prior | task | pictures | " + " | ".join(methods) + " |", "|---" * (3 + len(methods)) + "|"]

@@ -25,7 +25,7 @@ LAYERS = [
         "baselines",
     },
     {"problem", "control", "selection", "measurements", "flows.glow", "flows.realnvp"},
-    {"predictors", "state", "flows"},
+    {"predictors", "state", "blending", "flows"},
     {"schedules", "priors", "training"},
     {"path"},
     {"certificate"},

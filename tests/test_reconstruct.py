@@ -45,7 +45,8 @@ FLOW_OPERATORS: dict[str, LinearOperator] = {
     "sensing": GaussianSensing(SHAPE, 60, seed=0),
 }
 flow_operators = pytest.mark.parametrize("operator", FLOW_OPERATORS.values(), ids=FLOW_OPERATORS)
-choices = pytest.mark.parametrize("weight", [0.7, "bayes", "auto", "sure", "discrepancy"])
+choices = pytest.mark.parametrize("weight", [0.7, "bayes", "auto", "blend", "sure", "discrepancy"])
+single_choices = pytest.mark.parametrize("weight", [0.7, "bayes", "sure", "discrepancy"])
 
 
 def pictures(count: int, seed: int) -> Tensor:
@@ -112,11 +113,26 @@ def test_bayes_is_the_weight_one():
     assert bayes.weight.tolist() == [1.0] * 4
 
 
-def test_auto_is_sure():
+@pytest.mark.parametrize(
+    ("task", "criterion"), [("inpainting", "blend"), ("denoising", "blend"), ("sensing", "discrepancy")]
+)
+def test_auto_depends_on_what_is_measured(task, criterion):
+    likelihood = noisy(FLOW_OPERATORS[task])
+    auto, named = (reconstruct(likelihood, PRIOR, weight, SHORT) for weight in ("auto", criterion))
+    assert auto.criterion == named.criterion == criterion
+    assert torch.equal(auto.image, named.image)
+
+
+def test_a_blend_mixes_the_states_that_sure_judged():
     likelihood = noisy(FLOW_OPERATORS["inpainting"])
-    auto, sure = (reconstruct(likelihood, PRIOR, weight, SHORT) for weight in ("auto", "sure"))
-    assert auto.criterion == sure.criterion == "sure"
-    assert torch.equal(auto.image, sure.image)
+    blend, sure = (reconstruct(likelihood, PRIOR, weight, SHORT) for weight in ("blend", "sure"))
+    assert torch.equal(blend.weight, sure.weight) and torch.equal(blend.chosen, sure.chosen)
+    assert (blend.shares >= 0).all() and torch.allclose(blend.shares.sum(0), torch.ones(4))
+    assert (blend.shares > 0.01).sum(0).max() > 1, "nothing was mixed"
+    states = torch.stack([state.x for state in blend.path])
+    mixed = (blend.shares[..., None, None, None] * states).sum(0)
+    assert torch.allclose(blend.image, mixed, atol=1e-6)
+    assert torch.equal((sure.shares[..., None, None, None] * states).sum(0), sure.image)
 
 
 @pytest.mark.parametrize("weight", [0, 0.0, -1, math.nan, math.inf, -math.inf, "foo", "", "1.0"])
@@ -191,11 +207,11 @@ def test_the_evaluations_reported_are_the_priors(weight):
     counted = Counted(PRIOR)
     found = reconstruct(noisy(FLOW_OPERATORS["sensing"]), counted, weight, SHORT)
     assert int(found.evaluations.sum()) == counted.images
-    copies = 2 if weight in ("auto", "sure") else 1
+    copies = 2 if weight in ("blend", "sure") else 1
     assert (found.path[0].evaluations * copies <= found.evaluations).all()
 
 
-@choices
+@single_choices
 def test_no_search_ends_above_its_start(weight):
     """Gate 6: the closed-form picture at the chosen weight is where a cold path begins."""
     likelihood = noisy(FLOW_OPERATORS["inpainting"])
@@ -246,7 +262,7 @@ def test_a_repetition_is_identical_to_the_bit(weight):
 
 
 @flow_operators
-@pytest.mark.parametrize("weight", [0.7, "sure", "discrepancy"])
+@pytest.mark.parametrize("weight", [0.7, "blend", "sure", "discrepancy"])
 def test_a_batch_gives_what_batches_of_one_give(operator, weight):
     """In float64, where nothing but rounding of 1e-16 can differ, converged or not."""
     prior, likelihood = deepcopy(PRIOR).double(), noisy(operator)
@@ -311,7 +327,7 @@ def test_an_image_that_diverges_says_so_and_spoils_no_other(weight):
     assert torch.allclose(found.image[[0, 2]], healthy.image[[0, 2]], atol=1e-8)
 
 
-@choices
+@single_choices
 def test_the_papers_path_with_every_choice_of_weight(weight):
     prior = gaussian_prior()
     likelihood = measurement(OPERATORS["denoising"], prior, sigma=0.1)

@@ -72,11 +72,16 @@ class Sure:
         return self.likelihood.append(self.likelihood.y + self.epsilon * self.probe)
 
     def __call__(self, x: Images) -> PerImage:
-        lik, m = self.likelihood, self.likelihood.operator.measurements
+        residual, divergence = self.residual_and_divergence(x)
+        variance, m = self.likelihood.sigma**2, self.likelihood.operator.measurements
+        return dot(residual, residual) / m - variance + 2 * variance * divergence / m
+
+    def residual_and_divergence(self, x: Images) -> tuple[Tensor, PerImage]:
+        """A x(y) − y like y, and the estimated divergence of y → A x(y), (B,)."""
+        lik = self.likelihood
         image, perturbed = lik.operator(x).split(len(lik))
-        divergence = dot(self.probe, (perturbed - image) / self.epsilon).clamp(0, m)
-        residual = dot(image - lik.y, image - lik.y)
-        return residual / m - lik.sigma**2 + 2 * lik.sigma**2 * divergence / m
+        divergence = dot(self.probe, (perturbed - image) / self.epsilon)
+        return image - lik.y, divergence.clamp(0, lik.operator.measurements)
 
     def early(self, x: Images) -> Tensor:
         return torch.zeros(len(self.likelihood), dtype=torch.bool, device=x.device)

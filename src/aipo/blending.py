@@ -1,0 +1,77 @@
+"""Pictures of the path mixed so that Stein's estimate of the risk is lowest.
+
+The estimate is exact for a mixture of maps y → x_k(y) with fixed shares, as the divergence is linear in them:
+
+    risk(a) = ‖Σ a_k A x_k − y‖²/m − σ² + (2σ²/m) Σ a_k div_k,   a ≥ 0, Σ a_k = 1.
+
+That is a convex quadratic with one minimum. Between the picture of a small λ (noise is left) and that of a
+large one (texture is gone) errors are not the same, so a mixture is often better than any single λ.
+
+Source: Leung & Barron 2006, Information theory and mixing least-squares regressions (mixing by unbiased
+estimates of the risk); Blu & Luisier 2007, The SURE-LET approach (linear expansions of denoisers).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from aipo.arrays import Images, expand
+from aipo.selection import Sure
+
+
+def shares(sure: Sure, pictures: Sequence[Images], usable: Tensor) -> Tensor:
+    """What part each picture has in the mixture of lowest estimated risk.
+
+    Args:
+        sure: of B measurements.
+        pictures: K batches of maps of the measurements and, behind them, of `sure`'s copies, (2B, C, H, W).
+        usable: (K, B) bool, at least one per image; the others get no share.
+
+    Returns:
+        (K, B), never negative, with sum 1 for each image.
+    """
+    residuals, divergences = zip(*(sure.residual_and_divergence(x) for x in pictures), strict=True)
+    variance = sure.likelihood.sigma.double() ** 2
+    linear = variance * torch.stack(divergences).double()
+    found = torch.zeros(usable.shape, dtype=pictures[0].dtype, device=usable.device)
+    for image in range(usable.shape[1]):
+        kept = usable[:, image].nonzero().squeeze(1)
+        own = torch.stack([residuals[int(k)][image].flatten() for k in kept]).double()
+        part = lowest_on_simplex((own @ own.T).cpu().numpy(), linear[kept, image].cpu().numpy())
+        found[kept, image] = torch.from_numpy(part).to(found)
+    return found
+
+
+def mixture(pictures: Sequence[Images], part: Tensor) -> Images:
+    """Σ_k part_k · picture_k of the first B images of each batch; part is (K, B)."""
+    total = torch.zeros_like(pictures[0][: part.shape[1]])
+    for a, x in zip(part, pictures, strict=True):
+        # A picture without share may be one that diverged, and 0 · NaN is NaN.
+        total = total + torch.where(expand(a > 0, total), expand(a, total) * x[: len(a)], 0)
+    return total
+
+
+def lowest_on_simplex(gram: np.ndarray, linear: np.ndarray) -> np.ndarray:
+    """The minimiser of aᵀGa + 2lᵀa over a ≥ 0, Σa = 1, for a positive semidefinite G (K, K) and l (K,)."""
+    count = len(linear)
+    if count == 1:
+        return np.ones(1)
+    scale = max(np.abs(gram).max(), np.abs(linear).max(), np.finfo(float).tiny)
+    gram, linear = gram / scale, linear / scale
+    single = np.eye(count)[np.argmin(gram.diagonal() + 2 * linear)]
+    found = minimize(
+        lambda a: a @ gram @ a + 2 * linear @ a,
+        single,
+        jac=lambda a: 2 * (gram @ a + linear),
+        method="SLSQP",
+        bounds=[(0.0, 1.0)] * count,
+        constraints={"type": "eq", "fun": lambda a: a.sum() - 1, "jac": np.ones_like},
+        options={"ftol": 1e-14, "maxiter": 500},
+    )
+    part = np.clip(found.x, 0, None)
+    part = part / part.sum() if part.sum() > 0 else single
+    value = [a @ gram @ a + 2 * linear @ a for a in (part, single)]
+    return part if value[0] <= value[1] else single

@@ -1,0 +1,104 @@
+"""Mixtures of lowest estimated risk: the quadratic programme, and what mixing wins."""
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_selection import LARGE_OPERATORS, noise_draws, smooth_prior
+
+from aipo.blending import lowest_on_simplex, mixture, shares
+from aipo.likelihoods import measure
+from aipo.operators import Identity
+from aipo.posterior import posterior
+from aipo.selection import Sure
+
+WEIGHTS = (0.1, 0.5, 2.0, 10.0)
+
+
+@given(st.integers(1, 4), st.integers(0, 10_000), st.floats(1e-6, 1e6))
+def test_no_point_of_a_fine_grid_is_lower(count, seed, scale):
+    generator = np.random.default_rng(seed)
+    half = generator.normal(size=(count, 3))
+    gram, linear = scale * half @ half.T, scale * generator.normal(size=count)
+    found = lowest_on_simplex(gram, linear)
+    assert (found >= 0).all() and found.sum() == pytest.approx(1)
+    grid = np.array([p for p in product(range(13), repeat=count) if sum(p) == 12]) / 12
+    values = np.einsum("pi,ij,pj->p", grid, gram, grid) + 2 * grid @ linear
+    assert found @ gram @ found + 2 * linear @ found <= values.min() + 1e-6 * scale
+
+
+def test_equal_candidates_share_as_they_like():
+    found = lowest_on_simplex(np.ones((5, 5)), np.zeros(5))
+    assert found.sum() == pytest.approx(1)
+
+
+def maps(operator, likelihood, sure):
+    """The Gaussian prior's minimisers at several weights, of the measurements and of their copies."""
+    closed = posterior(operator, smooth_prior())
+    y = sure.batch().y
+    return [
+        closed.mode(y, torch.full((len(y),), weight, dtype=torch.float64) * likelihood.sigma.repeat(2) ** 2)
+        for weight in WEIGHTS
+    ]
+
+
+@pytest.mark.parametrize("operator", LARGE_OPERATORS.values(), ids=LARGE_OPERATORS)
+def test_the_mixture_is_nearer_than_the_best_single_map(operator):
+    """Over 200 noise draws, in what is measured; within three standard errors at least not farther."""
+    likelihood, clean = noise_draws(operator, 0.15)
+    sure = Sure(likelihood)
+    pictures = maps(operator, likelihood, sure)
+    part = shares(sure, pictures, torch.ones(4, 200, dtype=torch.bool))
+    assert part.shape == (4, 200) and (part >= 0).all()
+    assert torch.allclose(part.sum(0), torch.ones(200, dtype=torch.float64))
+    values = torch.stack([sure(x) for x in pictures])
+
+    def risk(x):
+        return ((operator(x) - clean) ** 2).flatten(1).mean(1)
+
+    single = torch.stack([risk(x[:200]) for x in pictures])[values.argmin(0), torch.arange(200)]
+    gain = single - risk(mixture(pictures, part))
+    assert gain.mean() >= -3 * gain.std() / math.sqrt(200)
+    copies = mixture([torch.cat((x[200:], x[:200])) for x in pictures], part)
+    estimate = sure(torch.cat((mixture(pictures, part), copies)))
+    # A divergence that had to be kept within [0, m] is not linear in the shares.
+    divergences = torch.stack([sure.residual_and_divergence(x)[1] for x in pictures])
+    inside = ((divergences > 0) & (divergences < operator.measurements)).all(0)
+    assert inside.sum() > 50
+    assert (estimate <= values.min(0).values + 1e-9)[inside].all()
+
+
+@pytest.mark.parametrize("ratio", [0.5, 1.0, 2.0])
+def test_mixing_the_measurement_with_nothing_is_wieners_shrinkage(ratio):
+    """White pictures of standard deviation s = ratio · σ: the share of y is near s²/(s² + σ²)."""
+    generator, shape, sigma = torch.Generator().manual_seed(2), (1, 32, 32), 0.2
+    truth = ratio * sigma * torch.randn(16, *shape, generator=generator, dtype=torch.float64)
+    likelihood = measure(Identity(shape), truth, sigma, generator)
+    sure = Sure(likelihood)
+    y = sure.batch().y
+    part = shares(sure, [y, torch.zeros_like(y)], torch.ones(2, 16, dtype=torch.bool))
+    expected = ratio**2 / (1 + ratio**2)
+    assert (part[0] - expected).abs().max() < 0.15
+    assert abs(float(part[0].mean()) - expected) < 0.03
+    risk = ((mixture([y, torch.zeros_like(y)], part) - truth) ** 2).mean()
+    assert risk == pytest.approx(sigma**2 * expected, rel=0.05)
+
+
+def test_what_is_not_usable_has_no_share_and_spoils_nothing():
+    operator = LARGE_OPERATORS["denoising"]
+    likelihood, _ = noise_draws(operator, 0.15, draws=3)
+    sure = Sure(likelihood)
+    pictures = maps(operator, likelihood, sure)
+    pictures[1] = torch.full_like(pictures[1], torch.nan)
+    usable = torch.ones(4, 3, dtype=torch.bool)
+    usable[1] = False
+    usable[1:, 2] = False
+    part = shares(sure, pictures, usable)
+    assert (part[1] == 0).all() and part[0, 2] == 1
+    image = mixture(pictures, part)
+    assert torch.isfinite(image).all()
+    assert torch.equal(image[2], pictures[0][2])
