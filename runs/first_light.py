@@ -7,7 +7,7 @@ same measurement. TV, BM3D and the surrogate's own restoration get their best we
 not see it. "TV in RGB" is scikit-image's TV as it stands; "TV" works in opponent colours, and inside
 plug-and-play ADMM, like BM3D, where the operator is not the identity. "Fixed λ = 1" is the same prior from
 its closed-form start at λ = 1 with aipo's solver, and as many evaluations as aipo spent, its copies for SURE
-included; "plain metric" is the same without the stiffer metric that aipo's default uses for holes. "aipo,
+included; for holes also in the surrogate's metric, which aipo's default does not use there. "aipo,
 one λ" is the best single state of aipo's own path, chosen by SURE, where aipo itself mixes them. One JSON
 line per restoration goes to first_light.jsonl as soon as it is done, and a run that was interrupted goes on
 from there; first_light.md is made from these lines.
@@ -26,7 +26,7 @@ import torch
 from aipo import baselines
 from aipo.arrays import Images
 from aipo.data import load_pictures
-from aipo.defaults import AUTOMATIC_HOLES
+from aipo.defaults import automatic
 from aipo.evaluation import centre_hole
 from aipo.likelihoods import Gaussian, measure
 from aipo.metrics import psnr, ssim
@@ -39,7 +39,7 @@ from aipo.schedules import PathOptions
 COUNT = 12
 PLAIN_TV = "TV in RGB"
 SINGLE = "aipo, one λ"
-FIXED, PLAIN_FIXED = "fixed λ = 1", "fixed λ = 1, plain metric"
+FIXED, PLAIN_FIXED = "fixed λ = 1", "fixed λ = 1, surrogate's metric"
 # Weights tried for the surrogate's own restoration, the best one kept.
 SURROGATE_WEIGHTS = np.geomspace(0.05, 20, 30)
 
@@ -117,7 +117,7 @@ def run(case: Case, file: Path) -> None:
     if "aipo" not in names:
         done.append(record_aipo(case, prior, file))
     spent = next(row["evaluations"] for row in done if row["method"] == "aipo")
-    for name, options in fixed_weights(case, spent).items():
+    for name, options in fixed_weights(case, prior, spent).items():
         if name not in names:
             record(case, file, name, lambda options=options: fixed_weight(case, prior, options))
     if "surrogate" not in names:
@@ -134,13 +134,13 @@ def run(case: Case, file: Path) -> None:
             )
 
 
-def fixed_weights(case: Case, spent: int) -> dict[str, PathOptions]:
+def fixed_weights(case: Case, prior: FlowPrior, spent: int) -> dict[str, PathOptions]:
     """The conventional method with the metrics that aipo has for the task, at as many evaluations."""
-    plain = PathOptions((1.0,), evaluations=spent - 1, tolerance=0.0)
-    options = {FIXED: plain}
+    usual = automatic(case.likelihood.operator, prior)
+    fixed = replace(usual, weights=(1.0,), evaluations=spent - 1, tolerance=0.0)
     if isinstance(case.likelihood.operator, Mask):
-        options = {FIXED: replace(plain, stiffness=AUTOMATIC_HOLES.stiffness), PLAIN_FIXED: plain}
-    return options
+        return {FIXED: fixed, PLAIN_FIXED: replace(fixed, metric="surrogate", stiffness=1.0)}
+    return {FIXED: fixed}
 
 
 def record_aipo(case: Case, prior: FlowPrior, file: Path) -> dict:

@@ -14,18 +14,18 @@ SHAPE = (1, 28, 28)
 
 
 @pytest.mark.parametrize(
-    ("operator", "sigma", "coordinates", "stiffness"),
+    ("operator", "sigma", "coordinates", "metric"),
     [
-        (Identity(SHAPE), 0.1, "latents", 10.0),
-        (Identity(SHAPE), 0.01, "pictures", 10.0),
-        (GaussianSensing(SHAPE, 196, seed=0), 0.1, "pictures", 10.0),
-        (Mask(centre_hole(SHAPE, 9)), 0.1, "pictures", 200.0),
+        (Identity(SHAPE), 0.1, "latents", "surrogate"),
+        (Identity(SHAPE), 0.01, "pictures", "data"),
+        (GaussianSensing(SHAPE, 196, seed=0), 0.1, "pictures", "surrogate"),
+        (Mask(centre_hole(SHAPE, 9)), 0.1, "pictures", "surrogate"),
     ],
 )
-def test_direct_chooses_coordinates_and_metric_by_task_and_noise(operator, sigma, coordinates, stiffness):
+def test_direct_chooses_coordinates_and_metric_by_task_and_noise(operator, sigma, coordinates, metric):
     likelihood = measure(operator, torch.full((1, *SHAPE), 0.5), sigma, torch.Generator().manual_seed(0))
     options = direct(likelihood, load_prior("fashion28"), 1.0)
-    assert (options.coordinates, options.stiffness) == (coordinates, stiffness)
+    assert (options.coordinates, options.metric) == (coordinates, metric)
     assert options.weights == (1.0,)
 
 
@@ -45,7 +45,13 @@ def test_pictures_of_sides_that_do_not_divide_have_no_latents():
     assert direct(likelihood, load_prior("photos"), 1.0).coordinates == "pictures"
 
 
-def test_holes_get_a_stiffer_metric():
-    prior = load_prior("fashion28")
-    assert automatic(Mask(centre_hole(SHAPE, 9)), prior).stiffness > 1
-    assert automatic(Mask(torch.ones(SHAPE, dtype=torch.bool)), prior).stiffness == 1
+def test_holes_keep_steps_small_where_nothing_was_measured():
+    small, large = load_prior("fashion28"), load_prior("photos")
+    hole = automatic(Mask(centre_hole(SHAPE, 9)), small)
+    assert (hole.metric, hole.stiffness > 1) == ("surrogate", True)
+    assert automatic(Mask(centre_hole((3, 16, 16), 5)), large).metric == "data"
+    for operator, prior in (
+        (Mask(torch.ones(SHAPE, dtype=torch.bool)), small),
+        (Identity((3, 16, 16)), large),
+    ):
+        assert (automatic(operator, prior).metric, automatic(operator, prior).stiffness) == ("surrogate", 1)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from closed_form import OPERATORS, gaussian_prior, measurement
+from closed_form import OPERATORS, WithoutSurrogate, gaussian_prior, measurement, minimiser
 from test_certificate import between
 from torch import Tensor
 
@@ -82,8 +82,30 @@ def test_a_prior_without_smoothed_energies_is_refused_for_them():
 
 
 def test_mixing_without_a_surrogate_is_refused():
-    prior = gaussian_prior()
-    likelihood = measurement(OPERATORS["denoising"], prior)
-    problem = objective(likelihood, prior, "measurement")
+    likelihood = measurement(OPERATORS["denoising"], gaussian_prior())
+    problem = objective(likelihood, WithoutSurrogate(gaussian_prior()))
     with pytest.raises(InputError, match="surrogate"):
         problem.terms(problem.start(torch.ones(3)), torch.arange(3), HALF)
+
+
+@pytest.mark.parametrize("start", ["surrogate", "measurement"])
+@pytest.mark.parametrize("metric", ["surrogate", "data"])
+def test_start_and_metric_are_chosen_each_on_its_own(start, metric):
+    prior = gaussian_prior()
+    likelihood = measurement(OPERATORS["inpainting"], prior)
+    problem = objective(likelihood, prior, start, metric)
+    weight = torch.full((3,), 0.5, dtype=torch.float64)
+    closed = minimiser(likelihood, prior, 0.5)
+    expected = closed if start == "surrogate" else likelihood.operator.pseudoinverse(likelihood.y)
+    assert torch.allclose(problem.start(weight), expected, rtol=1e-6)
+    v = torch.ones_like(closed)
+    if metric == "data":
+        scale = (likelihood.sigma**2)[:, None, None, None]
+        assert torch.allclose(problem.metric(weight)(v), scale * v)
+    else:
+        gradient = (
+            likelihood.operator.adjoint(likelihood.operator(v)) / (likelihood.sigma**2)[:, None, None, None]
+        )
+        precision = torch.linalg.inv(prior.root @ prior.root.T)
+        curved = gradient + 0.5 * (v.flatten(1) @ precision).reshape(v.shape)
+        assert torch.allclose(problem.metric(weight)(curved), v, rtol=1e-4)

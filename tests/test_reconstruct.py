@@ -366,7 +366,8 @@ def test_trace_is_the_path_that_reconstruct_follows():
 def test_the_usual_path_follows_from_what_prior_and_operator_are():
     complete = Mask(torch.ones(1, 8, 8, dtype=torch.bool), channels=3)
     for prior in (gaussian_prior(), any_size_prior(), PRIOR):
-        assert automatic(FLOW_OPERATORS["inpainting"], prior).stiffness > 1
+        hole = automatic(FLOW_OPERATORS["inpainting"], prior)
+        assert hole.stiffness > 1 or hole.metric == "data"
         for operator in (FLOW_OPERATORS["denoising"], FLOW_OPERATORS["sensing"], complete):
             assert automatic(operator, prior).stiffness == 1
     for operator in FLOW_OPERATORS.values():

@@ -22,7 +22,7 @@ from aipo.problem import Problem
 
 def in_pictures(likelihood: Gaussian, prior: Prior, start: Images) -> Problem:
     """D(x) + λR(x) from any picture, with the data term's own scale as metric."""
-    return replace(objective(likelihood, prior, "measurement"), start=lambda weight: start)
+    return replace(objective(likelihood, prior, "measurement", "data"), start=lambda weight: start)
 
 
 def in_latents(likelihood: Gaussian, prior: FlowPrior, start: Tensor) -> Problem:

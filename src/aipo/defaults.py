@@ -17,24 +17,24 @@ from aipo.schedules import PathOptions, geometric
 AUTOMATIC = PathOptions(geometric(0.2, 12.8, 13), evaluations=8, tolerance=0.5)
 
 # In a hole only the prior speaks. Steps of the surrogate's width leave the flow's narrow valley there, and
-# the hole turns dark before it comes back; a stiffer metric keeps steps small where nothing was measured.
-AUTOMATIC_HOLES = replace(AUTOMATIC, evaluations=12, stiffness=200.0)
+# the hole turns dark before it comes back: the noise's own scale, the same everywhere, keeps them small.
+AUTOMATIC_HOLES = replace(AUTOMATIC, evaluations=12, metric="data")
 
 # A flow for one size has a low-rank surrogate, a poor metric for the fine scales: it needs, and as its
-# pictures are small it can afford, more evaluations.
+# pictures are small it can afford, more evaluations. In holes that metric, made stiffer, is the better one.
 AUTOMATIC_SMALL = replace(AUTOMATIC, evaluations=16)
-AUTOMATIC_SMALL_HOLES = replace(AUTOMATIC_HOLES, evaluations=24)
+AUTOMATIC_SMALL_HOLES = replace(AUTOMATIC, evaluations=24, stiffness=20.0)
 
-# λσ² above which the prior rules the curvature of F, so that the flow's latents are the better coordinates.
+# λσ² above which the prior rules the curvature of F, so that the flow's latents are the better coordinates;
+# below it the data term rules, and its own scale is the metric.
 LATENT_FROM = 0.002
 
 
 def automatic(operator: LinearOperator, prior: Prior) -> PathOptions:
     """How the path is followed where the user does not say."""
-    one_size = isinstance(prior, FlowPrior) and None not in prior.shape
     if _has_holes(operator):
-        return AUTOMATIC_SMALL_HOLES if one_size else AUTOMATIC_HOLES
-    return AUTOMATIC_SMALL if one_size else AUTOMATIC
+        return AUTOMATIC_HOLES if _any_size(prior) else AUTOMATIC_SMALL_HOLES
+    return AUTOMATIC_SMALL if isinstance(prior, FlowPrior) and not _any_size(prior) else AUTOMATIC
 
 
 def direct(likelihood: Gaussian, prior: Prior, weight: float, evaluations: int = 150) -> PathOptions:
@@ -49,12 +49,19 @@ def direct(likelihood: Gaussian, prior: Prior, weight: float, evaluations: int =
     operator = likelihood.operator
     options = PathOptions((weight,), warm, LBFGS(memory=20), evaluations, 1e-3, stiffness=10.0)
     if _has_holes(operator):
-        return replace(options, stiffness=AUTOMATIC_HOLES.stiffness)
-    strong = weight * float(likelihood.sigma.min()) ** 2 >= LATENT_FROM
-    if strong and isinstance(operator, Identity) and _has_latents(prior, operator):
+        return replace(options, metric="data") if _any_size(prior) else options
+    if not isinstance(operator, Identity):
+        return options
+    if weight * float(likelihood.sigma.min()) ** 2 < LATENT_FROM:
+        return replace(options, metric="data")
+    if _has_latents(prior, operator):
         # Latents do not know the data term's scale: the first step is kept short.
         return replace(options, coordinates="latents", solver=LBFGS(memory=40, first_step=1e-3))
     return options
+
+
+def _any_size(prior: Prior) -> bool:
+    return isinstance(prior, FlowPrior) and None in prior.shape
 
 
 def _has_holes(operator: LinearOperator) -> bool:

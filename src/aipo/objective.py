@@ -29,6 +29,7 @@ def objective(
     likelihood: Gaussian,
     prior: Prior,
     start: Literal["surrogate", "measurement"] = "surrogate",
+    metric: Literal["surrogate", "data"] = "surrogate",
     closed: Posterior | None = None,
 ) -> Problem:
     """Energies, start and metric of a batch.
@@ -36,15 +37,17 @@ def objective(
     Args:
         likelihood: D.
         prior: R; its `surrogate`, where it has one, gives start and metric in closed form.
-        start: "measurement" for the paper's start A⁺y and the data term's own scale.
+        start: "measurement" for the paper's start A⁺y.
+        metric: "data" for the data term's own scale.
         closed: the surrogate's posterior under this operator where it is at hand; preparing it can be slow.
     """
-    surrogate = getattr(prior, "surrogate", None) if start == "surrogate" else None
-    if surrogate is None:
-        geometry = _measurement_geometry(likelihood)
-    else:
-        geometry = _surrogate_geometry(likelihood, closed or posterior(likelihood.operator, surrogate))
-    return Problem(_terms(likelihood, prior, surrogate), *geometry, _hessian(likelihood, prior, surrogate))
+    surrogate = getattr(prior, "surrogate", None)
+    begin, scale = _measurement_start(likelihood), _data_metric(likelihood)
+    if surrogate is not None and "surrogate" in (start, metric):
+        closed = closed or posterior(likelihood.operator, surrogate)
+        begin = _surrogate_start(likelihood, closed) if start == "surrogate" else begin
+        scale = _surrogate_metric(likelihood, closed) if metric == "surrogate" else scale
+    return Problem(_terms(likelihood, prior, surrogate), begin, scale, _hessian(likelihood, prior, surrogate))
 
 
 def _terms(likelihood: Gaussian, prior: Prior, surrogate: Surrogate | None):
@@ -84,13 +87,13 @@ def _deformed(prior: Any, surrogate: Surrogate | None, deformation: Deformation)
     return lambda x: share * smooth(x) + (1 - share) * surrogate_energy(surrogate, x)
 
 
-def _surrogate_geometry(likelihood: Gaussian, closed: Posterior):
-    """Start and metric from the prior's Gaussian surrogate, in closed form."""
+def _alpha(weight: PerImage, variance: PerImage) -> PerImage:
+    return weight.to(variance).clamp_min(SMALLEST_WEIGHT) * variance
+
+
+def _surrogate_start(likelihood: Gaussian, closed: Posterior):
+    """The surrogate's own solution, in closed form."""
     variance = likelihood.sigma**2
-
-    def alpha(weight: PerImage, variances: PerImage) -> PerImage:
-        return weight.to(variances).clamp_min(SMALLEST_WEIGHT) * variances
-
     # The predictor asks for the last weight again at every step; a solve can cost as much as an evaluation.
     latest: list[tuple[PerImage, Images]] = []
 
@@ -98,31 +101,44 @@ def _surrogate_geometry(likelihood: Gaussian, closed: Posterior):
         for known, image in latest:
             if torch.equal(known, weight):
                 return image
-        image = closed.mode(likelihood.y, alpha(weight, variance))
+        image = closed.mode(likelihood.y, _alpha(weight, variance))
         latest[:] = [*latest[-1:], (weight, image)]
         return image
+
+    return start
+
+
+def _surrogate_metric(likelihood: Gaussian, closed: Posterior):
+    """(AᵀA/σ² + λΣ⁻¹)⁻¹."""
+    variance = likelihood.sigma**2
 
     def metric(weight: PerImage) -> Metric:
         own = variance[: len(weight)]  # a criterion's copies stand behind the images themselves
 
         def apply(v: Tensor) -> Tensor:
             times = len(v) // len(own)
-            return expand(own.repeat(times), v) * closed.metric(v, alpha(weight, own).repeat(times))
+            return expand(own.repeat(times), v) * closed.metric(v, _alpha(weight, own).repeat(times))
 
         return apply
 
-    return start, metric
+    return metric
 
 
-def _measurement_geometry(likelihood: Gaussian):
-    """The paper's start A⁺y, and the step scale 1/L of the data term, L = ‖A‖²/σ²."""
-    scale = likelihood.sigma**2 / likelihood.operator.norm_squared
+def _measurement_start(likelihood: Gaussian):
+    """The paper's start A⁺y."""
 
     def start(weight: PerImage) -> Images:
         return likelihood.operator.pseudoinverse(likelihood.y)
+
+    return start
+
+
+def _data_metric(likelihood: Gaussian):
+    """The step scale 1/L of the data term, L = ‖A‖²/σ², the same for every entry, measured or not."""
+    scale = likelihood.sigma**2 / likelihood.operator.norm_squared
 
     def metric(weight: PerImage) -> Metric:
         own = scale[: len(weight)]
         return lambda v: expand(own.repeat(len(v) // len(own)), v) * v
 
-    return start, metric
+    return metric

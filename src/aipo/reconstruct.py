@@ -84,7 +84,7 @@ def trace(likelihood: Gaussian, prior: Prior, options: PathOptions | None = None
         copies: of each image in the batch, see `Trace`.
     """
     options = options or automatic(likelihood.operator, prior)
-    pictures = objective(likelihood, prior, options.start)
+    pictures = objective(likelihood, prior, options.start, options.metric)
     if options.coordinates == "latents":
         return Trace(in_latents(pictures, likelihood, prior), options, copies)
     return Trace(pictures, options, copies)

@@ -28,11 +28,13 @@ class PathOptions:
         solver: the corrector.
         evaluations: budget of the corrector at each weight.
         tolerance: expected further decrease, in nats, below which a point has converged.
-        start: where the path begins and which metric the solver uses: the prior's Gaussian surrogate, or
-            the measurement alone (A⁺y and the data term's scale, as in the paper).
-        stiffness: how much more curved than its surrogate the prior is taken to be; the metric is that of
-            λ · stiffness. A Gaussian with the covariance of all pictures is wide where the neighbourhood
-            of one picture under a flow is narrow.
+        start: where the path begins: the closed-form solution of the prior's Gaussian surrogate, or A⁺y (as
+            in the paper).
+        metric: which the solver uses: the surrogate's curvature and the data term's, or the data term's scale
+            alone, the same for every entry (as in the paper).
+        stiffness: how much more curved than its surrogate the prior is taken to be; the surrogate's metric is
+            that of λ · stiffness. A Gaussian with the covariance of all pictures is wide where the
+            neighbourhood of one picture under a flow is narrow.
         coordinates: what the solver moves: the picture itself, or its latent under the prior's flow, with
             R's own scale 1/λ as metric there. Latents condition R well and D badly, so they pay where
             noise is strong and every entry is measured (docs/method.md).
@@ -46,6 +48,7 @@ class PathOptions:
     evaluations: int = 20
     tolerance: float = 0.1
     start: Literal["surrogate", "measurement"] = "surrogate"
+    metric: Literal["surrogate", "data"] = "surrogate"
     stiffness: float = 1.0
     coordinates: Literal["pictures", "latents"] = "pictures"
     deformations: tuple[Deformation, ...] = ()
@@ -67,6 +70,8 @@ class PathOptions:
             raise InputError(f"evaluations = {self.evaluations}; the corrector needs at least 1 per weight")
         if self.start not in ("surrogate", "measurement"):
             raise InputError(f"start = {self.start!r}; use surrogate or measurement")
+        if self.metric not in ("surrogate", "data"):
+            raise InputError(f"metric = {self.metric!r}; use surrogate or data")
         if self.coordinates not in ("pictures", "latents"):
             raise InputError(f"coordinates = {self.coordinates!r}; use pictures or latents")
         if not 0 < self.stiffness < float("inf"):
@@ -125,4 +130,4 @@ def _check_count(count: int) -> None:
 
 def paper(last: float = 1.0, count: int = 10, steps: int = 30, step: float = 0.5) -> PathOptions:
     """The paper's algorithm and nothing else: uniform weights, `steps` plain gradient steps at each."""
-    return PathOptions(uniform(last, count), warm, GradientDescent(step), steps, 0.0, "measurement")
+    return PathOptions(uniform(last, count), warm, GradientDescent(step), steps, 0.0, "measurement", "data")
