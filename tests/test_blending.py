@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_selection import LARGE_OPERATORS, noise_draws, smooth_prior
 
-from aipo.blending import lowest_on_simplex, mixture, shares
+from aipo.blending import lowest_on_simplex, mixture, recent_shares, sure_shares
 from aipo.likelihoods import measure
 from aipo.operators import Identity
 from aipo.posterior import posterior
@@ -52,7 +52,7 @@ def test_the_mixture_is_nearer_than_the_best_single_map(operator):
     likelihood, clean = noise_draws(operator, 0.15)
     sure = Sure(likelihood)
     pictures = maps(operator, likelihood, sure)
-    part = shares(sure, pictures, torch.ones(4, 200, dtype=torch.bool))
+    part = sure_shares(sure, pictures, torch.ones(4, 200, dtype=torch.bool))
     assert part.shape == (4, 200) and (part >= 0).all()
     assert torch.allclose(part.sum(0), torch.ones(200, dtype=torch.float64))
     values = torch.stack([sure(x) for x in pictures])
@@ -80,7 +80,7 @@ def test_mixing_the_measurement_with_nothing_is_wieners_shrinkage(ratio):
     likelihood = measure(Identity(shape), truth, sigma, generator)
     sure = Sure(likelihood)
     y = sure.batch().y
-    part = shares(sure, [y, torch.zeros_like(y)], torch.ones(2, 16, dtype=torch.bool))
+    part = sure_shares(sure, [y, torch.zeros_like(y)], torch.ones(2, 16, dtype=torch.bool))
     expected = ratio**2 / (1 + ratio**2)
     assert (part[0] - expected).abs().max() < 0.15
     assert abs(float(part[0].mean()) - expected) < 0.03
@@ -97,8 +97,23 @@ def test_what_is_not_usable_has_no_share_and_spoils_nothing():
     usable = torch.ones(4, 3, dtype=torch.bool)
     usable[1] = False
     usable[1:, 2] = False
-    part = shares(sure, pictures, usable)
+    part = sure_shares(sure, pictures, usable)
     assert (part[1] == 0).all() and part[0, 2] == 1
     image = mixture(pictures, part)
     assert torch.isfinite(image).all()
     assert torch.equal(image[2], pictures[0][2])
+
+
+def test_the_last_usable_pictures_before_the_chosen_one_are_averaged():
+    usable = torch.ones(5, 4, dtype=torch.bool)
+    usable[2, 1] = usable[0, 2] = False
+    usable[4, 3] = False
+    part = recent_shares(torch.tensor([4, 3, 1, 4]), usable)
+    third = 1 / 3
+    expected = [
+        [0, 0, third, third, third],
+        [0, 0.5, 0, 0.5, 0],
+        [0, 1, 0, 0, 0],
+        [0, 0, third, third, third],
+    ]
+    assert torch.allclose(part.T, torch.tensor(expected))

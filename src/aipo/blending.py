@@ -1,11 +1,14 @@
-"""Pictures of the path mixed so that Stein's estimate of the risk is lowest.
+"""Pictures of the path mixed: better than any single λ, for no evaluation more.
+
+Between the picture of a small λ (noise is left) and that of a large one (texture is gone) errors are not the
+same, so a mixture is often nearer than each. Where Stein's estimate can judge, the shares are those of the
+lowest estimated risk.
 
 The estimate is exact for a mixture of maps y → x_k(y) with fixed shares, as the divergence is linear in them:
 
     risk(a) = ‖Σ a_k A x_k − y‖²/m − σ² + (2σ²/m) Σ a_k div_k,   a ≥ 0, Σ a_k = 1.
 
-That is a convex quadratic with one minimum. Between the picture of a small λ (noise is left) and that of a
-large one (texture is gone) errors are not the same, so a mixture is often better than any single λ.
+That is a convex quadratic with one minimum. Elsewhere the last points before the chosen one are averaged.
 
 Source: Leung & Barron 2006, Information theory and mixing least-squares regressions (mixing by unbiased
 estimates of the risk); Blu & Luisier 2007, The SURE-LET approach (linear expansions of denoisers).
@@ -21,8 +24,11 @@ from torch import Tensor
 from aipo.arrays import Images, expand
 from aipo.selection import Sure
 
+# Points averaged where no estimate can tell the shares: with the usual steps of √2, λ from a half to one.
+AVERAGED = 3
 
-def shares(sure: Sure, pictures: Sequence[Images], usable: Tensor) -> Tensor:
+
+def sure_shares(sure: Sure, pictures: Sequence[Images], usable: Tensor) -> Tensor:
     """What part each picture has in the mixture of lowest estimated risk.
 
     Args:
@@ -43,6 +49,20 @@ def shares(sure: Sure, pictures: Sequence[Images], usable: Tensor) -> Tensor:
         part = lowest_on_simplex((own @ own.T).cpu().numpy(), linear[kept, image].cpu().numpy())
         found[kept, image] = torch.from_numpy(part).to(found)
     return found
+
+
+def recent_shares(chosen: Tensor, usable: Tensor) -> Tensor:
+    """Equal parts of the chosen picture, (B,), and of the usable ones among the two before it.
+
+    Args:
+        usable: (K, B) bool.
+
+    Returns:
+        (K, B), never negative, with sum 1 for each image.
+    """
+    steps = torch.arange(len(usable), device=usable.device)[:, None]
+    taken = (steps <= chosen) & (steps > chosen - AVERAGED) & usable | (steps == chosen)
+    return taken / taken.sum(0)
 
 
 def mixture(pictures: Sequence[Images], part: Tensor) -> Images:

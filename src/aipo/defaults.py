@@ -22,8 +22,8 @@ AUTOMATIC_HOLES = replace(AUTOMATIC, evaluations=12, metric="data")
 
 # A flow for one size has a low-rank surrogate, a poor metric for the fine scales: it needs, and as its
 # pictures are small it can afford, more evaluations. In holes that metric, made stiffer, is the better one.
-AUTOMATIC_SMALL = replace(AUTOMATIC, evaluations=16)
-AUTOMATIC_SMALL_HOLES = replace(AUTOMATIC, evaluations=24, stiffness=20.0)
+AUTOMATIC_SMALL = replace(AUTOMATIC, evaluations=24)
+AUTOMATIC_SMALL_HOLES = replace(AUTOMATIC_SMALL, stiffness=20.0)
 
 # λσ² above which the prior rules the curvature of F, so that the flow's latents are the better coordinates;
 # below it the data term rules, and its own scale is the metric.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aipo.arrays import Images, PerImage
-from aipo.blending import mixture, shares
+from aipo.blending import mixture, recent_shares, sure_shares
 from aipo.certificate import Certificate, certify
 from aipo.defaults import automatic
 from aipo.errors import InputError, Status
@@ -24,7 +24,7 @@ from aipo.schedules import PathOptions, ending
 from aipo.selection import Criterion, Discrepancy, Sure, Tracker
 from aipo.state import State
 
-Weight = float | Literal["auto", "bayes", "blend", "sure", "discrepancy"]
+Weight = float | Literal["auto", "bayes", "sure", "discrepancy"]
 
 # States without improvement after which a criterion has passed its minimum.
 PATIENCE = 3
@@ -36,15 +36,15 @@ class Reconstruction:
 
     Attributes:
         image: (B, C, H, W), not clipped to [0, 1].
-        weight: the chosen λ, (B,); for a blend that of the best single state.
+        weight: the chosen λ, (B,); for a mixture that of the best single state.
         data_energy, prior_energy, objective: D, R and D + λR at the image, nats, (B,).
         evaluations: flow evaluations spent on each image, the criterion's copies included, (B,).
         status: how the search at the chosen weight ended, one per image.
-        criterion: what chose the image: "fixed", "blend", "sure" or "discrepancy".
+        criterion: what chose the weight: "fixed", "sure" or "discrepancy".
         values: the criterion at every state of the path, (states, B); NaN where a weight was fixed.
         start: the closed-form picture at the chosen weight that the path would begin with there.
         path: every state visited, of the B measurements alone.
-        chosen: which of them is the answer, for a blend the best single one, (B,).
+        chosen: which of them is the answer, for a mixture the best single one, (B,).
         shares: what part each state has in the image, (states, B).
         problem: what the path was followed through.
     """
@@ -103,9 +103,9 @@ def reconstruct(
         likelihood: what was measured, (B, ...).
         prior: density of pictures.
         weight: λ, a positive number; "bayes" (λ = 1, the maximum a posteriori); "sure" or "discrepancy",
-            which choose among the states of the path; "blend", which mixes its states so that SURE is lowest;
-            "auto", the blend where every measured value is an entry of the picture (denoising, inpainting),
-            the discrepancy principle where values mix entries.
+            which choose one state of the path; "auto", which mixes its states: where every measured value is
+            an entry of the picture (denoising, inpainting) so that SURE is lowest, and where values mix
+            entries the state of the discrepancy principle with the two before it, in equal parts.
         options: how the path is followed, by default `automatic(operator, prior)`. With a fixed λ it
             ends there. The discrepancy principle follows the path once where SURE follows it twice, so it
             may spend twice the evaluations at each weight.
@@ -116,20 +116,14 @@ def reconstruct(
     """
     options = options or automatic(likelihood.operator, prior)
     if weight == "auto":
-        # What mixed measurements leave open, no estimate from them judges: the predictive risk is flat in λ.
-        weight = "blend" if isinstance(likelihood.operator, Identity | Mask) else "discrepancy"
-    if weight == "blend":
-        return _blend(likelihood, prior, options, watch)
+        return _auto(likelihood, prior, options, watch)
     if weight == "sure":
         return _select(Sure(likelihood), likelihood, prior, options, watch)
     if weight == "discrepancy":
-        doubled = replace(options, evaluations=2 * options.evaluations)
-        return _select(Discrepancy(likelihood), likelihood, prior, doubled, watch)
+        return _select(Discrepancy(likelihood), likelihood, prior, _doubled(options), watch)
     fixed = 1.0 if weight == "bayes" else weight
     if isinstance(fixed, str) or not 0 < fixed < float("inf"):
-        raise InputError(
-            f"weight = {weight!r}; use auto, bayes, blend, sure, discrepancy or a positive number"
-        )
+        raise InputError(f"weight = {weight!r}; use auto, bayes, sure, discrepancy or a positive number")
     return _fixed(float(fixed), likelihood, prior, options, watch)
 
 
@@ -171,21 +165,43 @@ def _select(
     return _result(tracer, path, tracker.best, evaluations, criterion.name, torch.stack(tracker.values))
 
 
-def _blend(likelihood: Gaussian, prior: Prior, options: PathOptions, watch) -> Reconstruction:
-    """The path as SURE follows it, its states mixed."""
-    sure, pictures = Sure(likelihood), []
+def _doubled(options: PathOptions) -> PathOptions:
+    """For the discrepancy principle, which follows the path once where SURE follows it twice."""
+    return replace(options, evaluations=2 * options.evaluations)
+
+
+def _auto(likelihood: Gaussian, prior: Prior, options: PathOptions, watch) -> Reconstruction:
+    """The states of the path mixed."""
+    pictures: list[Images] = []
 
     def collect(state: State) -> None:
         pictures.append(state.x)
         if watch:
             watch(state)
 
-    single = _select(sure, likelihood, prior, options, collect)
-    # What an image did after it was finished depends on the others of the batch.
-    steps = torch.arange(len(pictures), device=single.chosen.device)[:, None]
-    usable = (torch.isfinite(single.values) & (steps <= single.chosen + PATIENCE)) | (steps == single.chosen)
-    part = shares(sure, pictures, usable)
-    image = mixture(pictures, part)
+    # What mixed measurements leave open, no estimate from them judges: the predictive risk is flat in λ.
+    if isinstance(likelihood.operator, Identity | Mask):
+        sure = Sure(likelihood)
+        single = _select(sure, likelihood, prior, options, collect)
+        return _mixed(single, sure_shares(sure, pictures, _usable(single)), likelihood, prior)
+    single = _select(Discrepancy(likelihood), likelihood, prior, _doubled(options), watch)
+    return _mixed(single, recent_shares(single.chosen, _usable(single)), likelihood, prior)
+
+
+def _usable(single: Reconstruction) -> Tensor:
+    """States of λ > 0 that each image reached before it was finished, (states, B) bool.
+
+    What it did later depends on the others of the batch.
+    """
+    steps = torch.arange(len(single.path), device=single.chosen.device)[:, None]
+    positive = torch.stack([state.weight > 0 for state in single.path])
+    reached = torch.isfinite(single.values) & (steps <= single.chosen + PATIENCE)
+    return (reached & positive) | (steps == single.chosen)
+
+
+def _mixed(single: Reconstruction, part: Tensor, likelihood: Gaussian, prior: Prior) -> Reconstruction:
+    """The mixture in place of the single state, with its own energies."""
+    image = mixture([state.x for state in single.path], part)
     with torch.no_grad():
         data, energy = likelihood(image), torch.cat([prior.energy(x) for x in image.split(1)])
     return replace(
@@ -195,7 +211,6 @@ def _blend(likelihood: Gaussian, prior: Prior, options: PathOptions, watch) -> R
         prior_energy=energy,
         objective=data + single.weight * energy,
         evaluations=single.evaluations + 1,
-        criterion="blend",
         shares=part,
     )
 
