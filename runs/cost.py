@@ -18,7 +18,7 @@ this table. One JSON line per cell goes to cost.jsonl, and a run that was interr
 import argparse
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -156,26 +156,51 @@ def load(arguments: argparse.Namespace) -> dict[str, Tensor]:
     }
 
 
-def append(file: Path, cell: dict, likelihood: Gaussian, prior: FlowPrior) -> None:
-    """One prior, task and weight: how many evaluations each picture took with each method."""
-    weight = cell["weight"]
+@dataclass(frozen=True)
+class Solved:
+    """One λ by every method: the lowest F after each evaluation, (B, …), and the lowest known, (B,)."""
+
+    curves: dict[str, Tensor]
+    lowest: Tensor
+
+    def evaluations(self) -> dict[str, list[int]]:
+        """How many each picture took to come within 0.1 %; one more than the budget where it never did."""
+        bound = self._bound()[:, None]
+        return {
+            name: ((curve > bound).sum(1) + 1).clamp_max(BUDGET + 1).tolist()
+            for name, curve in self.curves.items()
+        }
+
+    def reached(self) -> dict[str, int]:
+        return {name: int((curve[:, -1] <= self._bound()).sum()) for name, curve in self.curves.items()}
+
+    def above_lowest(self) -> dict[str, float]:
+        return {name: float((curve[:, -1] - self.lowest).mean()) for name, curve in self.curves.items()}
+
+    def _bound(self) -> Tensor:
+        return self.lowest + CLOSE * self.lowest.abs()
+
+
+def solve(likelihood: Gaussian, prior: FlowPrior, weight: float) -> Solved:
     curves = {name: run() for name, run in methods(likelihood, prior, weight).items()}
     ends = [engine(likelihood, prior, weight, LONG)[:, -1], *(c[:, -1] for c in curves.values())]
-    lowest = torch.stack(ends).min(0).values
-    bound = lowest + CLOSE * lowest.abs()
-    rows = {
-        name: ((curve > bound[:, None]).sum(1) + 1).clamp_max(BUDGET + 1) for name, curve in curves.items()
-    }
+    return Solved(curves, torch.stack(ends).min(0).values)
+
+
+def append(file: Path, cell: dict, likelihood: Gaussian, prior: FlowPrior) -> None:
+    """One prior, task and weight: how many evaluations each picture took with each method."""
+    solved = solve(likelihood, prior, cell["weight"])
     record = cell | {
-        "coordinates": direct(likelihood, prior, weight).coordinates,
-        "evaluations": {name: row.tolist() for name, row in rows.items()},
-        "reached": {name: int((curve[:, -1] <= bound).sum()) for name, curve in curves.items()},
-        "above_lowest": {name: float((c[:, -1] - lowest).mean()) for name, c in curves.items()},
-        "lowest": lowest.tolist(),
+        "coordinates": direct(likelihood, prior, cell["weight"]).coordinates,
+        "evaluations": solved.evaluations(),
+        "reached": solved.reached(),
+        "above_lowest": solved.above_lowest(),
+        "lowest": solved.lowest.tolist(),
     }
     with open(file, "a") as stream:
         stream.write(json.dumps(record, ensure_ascii=False) + "\n")
-    shown = {name: f"{geometric_mean(row):.0f} ({record['reached'][name]})" for name, row in rows.items()}
+    reached = record["reached"]
+    shown = {n: f"{geometric_mean(row):.0f} ({reached[n]})" for n, row in record["evaluations"].items()}
     print(cell, shown, flush=True)
 
 
