@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from closed_form import gaussian_prior
 
 from aipo import load_prior
 from aipo.defaults import automatic, direct
@@ -55,3 +56,15 @@ def test_holes_keep_steps_small_where_nothing_was_measured():
         (Identity((3, 16, 16)), large),
     ):
         assert (automatic(operator, prior).metric, automatic(operator, prior).stiffness) == ("surrogate", 1)
+
+
+def test_scattered_losses_are_no_holes():
+    scattered = Mask(torch.rand(SHAPE, generator=torch.Generator().manual_seed(0)) < 0.5)
+    assert automatic(scattered, load_prior("fashion28")).stiffness == 1
+
+
+def test_a_channel_that_is_lost_as_a_whole_is_a_hole():
+    mask = torch.ones(3, 28, 28, dtype=torch.bool)
+    mask[0] = False
+    prior = gaussian_prior()
+    assert automatic(Mask(mask), prior).stiffness > 1

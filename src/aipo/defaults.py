@@ -6,6 +6,9 @@ Found on pictures that no table is judged by (dev/LOG.md).
 from dataclasses import replace
 from math import prod
 
+import numpy as np
+from scipy.ndimage import distance_transform_edt
+
 from aipo.lbfgs import LBFGS
 from aipo.likelihoods import Gaussian
 from aipo.operators import Identity, LinearOperator, Mask
@@ -21,9 +24,13 @@ AUTOMATIC = PathOptions(geometric(0.2, 12.8, 13), evaluations=8, tolerance=0.5)
 AUTOMATIC_HOLES = replace(AUTOMATIC, evaluations=12, metric="data")
 
 # A flow for one size has a low-rank surrogate, a poor metric for the fine scales: it needs, and as its
-# pictures are small it can afford, more evaluations. In holes that metric, made stiffer, is the better one.
+# pictures are small it can afford, more evaluations. In holes that metric, made stiffer, is the better one;
+# where lost entries are scattered their neighbours hold them, and it serves as it is.
 AUTOMATIC_SMALL = replace(AUTOMATIC, evaluations=24)
 AUTOMATIC_SMALL_HOLES = replace(AUTOMATIC_SMALL, stiffness=20.0)
+
+# Mean distance of lost entries to the nearest measured one, in pixels, above which they form holes.
+HOLE_FROM = 1.5
 
 # λσ² above which the prior rules the curvature of F, so that the flow's latents are the better coordinates;
 # below it the data term rules, and its own scale is the metric.
@@ -32,8 +39,10 @@ LATENT_FROM = 0.002
 
 def automatic(operator: LinearOperator, prior: Prior) -> PathOptions:
     """How the path is followed where the user does not say."""
-    if _has_holes(operator):
-        return AUTOMATIC_HOLES if _any_size(prior) else AUTOMATIC_SMALL_HOLES
+    if isinstance(operator, Mask) and _loses_entries(operator):
+        if _any_size(prior):
+            return AUTOMATIC_HOLES
+        return AUTOMATIC_SMALL_HOLES if _has_holes(operator) else AUTOMATIC_SMALL
     return AUTOMATIC_SMALL if isinstance(prior, FlowPrior) and not _any_size(prior) else AUTOMATIC
 
 
@@ -48,7 +57,7 @@ def direct(likelihood: Gaussian, prior: Prior, weight: float, evaluations: int =
     """
     operator = likelihood.operator
     options = PathOptions((weight,), warm, LBFGS(memory=20), evaluations, 1e-3, stiffness=10.0)
-    if _has_holes(operator):
+    if isinstance(operator, Mask) and _loses_entries(operator):
         return replace(options, metric="data") if _any_size(prior) else options
     if not isinstance(operator, Identity):
         return options
@@ -64,8 +73,14 @@ def _any_size(prior: Prior) -> bool:
     return isinstance(prior, FlowPrior) and None in prior.shape
 
 
-def _has_holes(operator: LinearOperator) -> bool:
-    return isinstance(operator, Mask) and operator.measurements < prod(operator.shape)
+def _loses_entries(mask: Mask) -> bool:
+    return mask.measurements < prod(mask.shape)
+
+
+def _has_holes(mask: Mask) -> bool:
+    lost = ~mask.mask.cpu().numpy()
+    distance = np.asarray(distance_transform_edt(lost, sampling=(sum(lost.shape), 1, 1)))  # within channels
+    return float(distance[lost].mean()) > HOLE_FROM
 
 
 def _has_latents(prior: Prior, operator: LinearOperator) -> bool:

@@ -84,6 +84,8 @@ def _deformed(prior: Any, surrogate: Surrogate | None, deformation: Deformation)
         return smooth
     if surrogate is None:
         raise InputError(f"a share of {share} of the prior needs a Gaussian surrogate for the rest")
+    if share == 0:
+        return partial(surrogate_energy, surrogate)
     return lambda x: share * smooth(x) + (1 - share) * surrogate_energy(surrogate, x)
 
 
