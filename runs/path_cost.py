@@ -47,9 +47,10 @@ def main() -> None:
 
 def compare(likelihood: Gaussian, prior: FlowPrior, pictures: Images) -> dict[str, Any]:
     found = reconstruct(likelihood, prior)
-    best = torch.stack([psnr(state.x, pictures) for state in found.path]).argmax(0)
-    weights = torch.stack([state.weight for state in found.path])[best, torch.arange(len(best))]
-    oracle = geometric_mean(weights.clamp_min(1e-4).tolist())
+    states = found.path[1:]  # λ = 0 is no weight to solve at
+    best = torch.stack([psnr(state.x, pictures) for state in states]).argmax(0)
+    weights = torch.stack([state.weight for state in states])[best, torch.arange(len(best))]
+    oracle = geometric_mean(weights.tolist())
     solved = solve(likelihood, prior, oracle)
     counts = solved.evaluations()
     means = {name: geometric_mean(values) for name, values in counts.items()}

@@ -199,3 +199,14 @@ def test_entries_are_standard_normal_over_root_m(m):
     assert abs(scaled.mean()) <= deviations
     assert abs(scaled.var() - 1) <= deviations * np.sqrt(2)
     assert abs((scaled**4).mean() - 3) <= deviations * np.sqrt(96)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_sensed_of_an_image_does_not_depend_on_its_batch(dtype):
+    """To the bit: solvers amplify every difference."""
+    operator = GaussianSensing((1, 28, 28), 196, seed=0)
+    x = torch.rand(9, 1, 28, 28, generator=torch.Generator().manual_seed(0)).to(dtype)
+    y = operator(x)
+    for i in range(9):
+        assert torch.equal(operator(x[i : i + 1])[0], y[i])
+        assert torch.equal(operator.adjoint(y[i : i + 1])[0], operator.adjoint(y)[i])

@@ -236,3 +236,15 @@ def test_draws_have_the_posteriors_mean_and_covariance(kind):
     white = (draws - closed.mode(y, alpha[:1])).flatten(1) @ root
     assert torch.allclose(white.mean(0), torch.zeros(6, dtype=torch.float64), atol=0.03)
     assert torch.allclose(white.T @ white / count, torch.eye(6, dtype=torch.float64), atol=0.04)
+
+
+@pytest.mark.parametrize("name", ["random-mask", "sensing"])
+def test_what_low_rank_and_spectral_forms_give_an_image_does_not_depend_on_its_batch(name):
+    """To the bit, in the single precision of the solvers: they amplify every difference."""
+    closed = posterior(OPERATORS[name](SHAPE), low_rank(SHAPE))
+    v, alpha = randn(7, *SHAPE, seed=8).float(), torch.logspace(-3, 1, 7)
+    y = closed.operator(v)
+    batch, modes = closed.metric(v, alpha), closed.mode(y, alpha)
+    for i in range(7):
+        assert torch.equal(closed.metric(v[i : i + 1], alpha[i : i + 1])[0], batch[i])
+        assert torch.equal(closed.mode(y[i : i + 1], alpha[i : i + 1])[0], modes[i])

@@ -26,6 +26,15 @@ def dot(a: Tensor, b: Tensor) -> PerImage:
     return per_image_sum(a * b)
 
 
+def rowwise(x: Tensor, matrix: Tensor) -> Tensor:
+    """x @ matrix, each row (B, n) on its own.
+
+    A product of many rows rounds otherwise than one of a few, and solvers amplify that: the answer for an
+    image would depend on how many others are in its batch.
+    """
+    return torch.cat([row @ matrix for row in x.split(1)])
+
+
 def expand(values: PerImage, like: Tensor) -> Tensor:
     """One value per image, shaped to broadcast against `like`: (B,) -> (B, 1, ..., 1)."""
     return values.reshape(-1, *[1] * (like.ndim - 1))

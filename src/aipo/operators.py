@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, Measurements, dot, expand
+from aipo.arrays import Images, Measurements, dot, expand, rowwise
 from aipo.errors import InputError
 
 
@@ -156,10 +156,10 @@ class GaussianSensing(LinearOperator):
         self._cast: Tensor = self.matrix
 
     def forward(self, x: Images) -> Measurements:
-        return x.flatten(1) @ self._matrix_like(x).T
+        return rowwise(x.flatten(1), self._matrix_like(x).T)
 
     def adjoint(self, y: Measurements) -> Images:
-        return (y @ self._matrix_like(y)).unflatten(1, self.shape)
+        return rowwise(y, self._matrix_like(y)).unflatten(1, self.shape)
 
     def fingerprint(self) -> str:
         """SHA-256 of the matrix's first row, to notice another random generator."""

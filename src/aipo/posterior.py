@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, Measurements, PerImage, dot, expand
+from aipo.arrays import Images, Measurements, PerImage, dot, expand, rowwise
 from aipo.operators import Identity, LinearOperator, Mask
 from aipo.surrogates import LowRankGaussian, StationaryGaussian, Surrogate
 
@@ -139,8 +139,8 @@ class MaskedLowRank(Posterior):
     def metric(self, v: Images, alpha: PerImage) -> Images:
         alpha = alpha.double()
         scaled = v.flatten(1).double() / self._diagonal(alpha)
-        core = torch.cholesky_solve((scaled @ self._q)[:, :, None], self._factor(alpha))[:, :, 0]
-        result = scaled + core @ self._q.T / self._diagonal(alpha)
+        core = torch.cholesky_solve(rowwise(scaled, self._q)[:, :, None], self._factor(alpha))[:, :, 0]
+        result = scaled + rowwise(core, self._q.T) / self._diagonal(alpha)
         return result.to(v.dtype).unflatten(1, v.shape[1:])
 
     def _from_residual(self, residual: Measurements, alpha: PerImage) -> Images:
@@ -188,18 +188,18 @@ class Spectral(Posterior):
         u = self.surrogate.factor_adjoint(v)
         flat = u.flatten(1)
         basis, squares, noise = self._v.to(flat), self._squares.to(flat), alpha.to(flat)[:, None]
-        inside = flat @ basis
-        outside = flat - inside @ basis.T
+        inside = rowwise(flat, basis)
+        outside = flat - rowwise(inside, basis.T)
         # Projected twice: what rounding leaves of V after one projection, 1/α would make larger than the
         # true α/(s² + α) there, and the metric indefinite.
-        inside = inside * noise / (squares + noise) - outside @ basis
-        rest = outside + inside @ basis.T
+        inside = inside * noise / (squares + noise) - rowwise(outside, basis)
+        rest = outside + rowwise(inside, basis.T)
         return self.surrogate.factor(rest.unflatten(1, u.shape[1:])) / expand(alpha.to(v), v)
 
     def _from_residual(self, residual: Measurements, alpha: PerImage) -> Images:
         """ΣAᵀ (AΣAᵀ + α)⁻¹ r."""
-        coefficients = residual.flatten(1) @ self._u / (self._squares + alpha[:, None])
-        dual = (coefficients @ self._u.T).unflatten(1, residual.shape[1:])
+        coefficients = rowwise(residual.flatten(1), self._u) / (self._squares + alpha[:, None])
+        dual = rowwise(coefficients, self._u.T).unflatten(1, residual.shape[1:])
         return self.surrogate.factor(self.surrogate.factor_adjoint(self.operator.adjoint(dual)))
 
 

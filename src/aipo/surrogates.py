@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aipo.arrays import Images, PerImage, dot
+from aipo.arrays import Images, PerImage, dot, rowwise
 from aipo.errors import InputError
 
 # No pixel of an 8-bit picture is known better than this: a standard deviation of about one level.
@@ -84,12 +84,12 @@ class LowRankGaussian(nn.Module):
 
     def factor(self, u: Tensor) -> Images:
         rank = self.loadings.shape[1]
-        flat = u[:, :rank] @ self.loadings.to(u).T + u[:, rank:] * self.variances.to(u).sqrt()
+        flat = rowwise(u[:, :rank], self.loadings.to(u).T) + u[:, rank:] * self.variances.to(u).sqrt()
         return flat.unflatten(1, self.mean.shape)
 
     def factor_adjoint(self, v: Images) -> Tensor:
         flat = v.flatten(1)
-        return torch.cat((flat @ self.loadings.to(v), flat * self.variances.to(v).sqrt()), dim=1)
+        return torch.cat((rowwise(flat, self.loadings.to(v)), flat * self.variances.to(v).sqrt()), dim=1)
 
     def precision(self, v: Images) -> Images:
         scaled = (v.flatten(1) / self.variances.to(v)).double()

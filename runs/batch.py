@@ -1,0 +1,101 @@
+"""Whether an image's answer depends on the others of its batch.
+
+    python runs/batch.py PHOTOS_FOLDER FASHION_IDX --out docs/results
+
+Eight 32 × 32 crops or garments and the three tasks of cost.py, in one batch of mixed difficulty: σ from a
+fifth of the task's to five times it. Every image is then restored alone from the same measurement. "Largest
+|Δ|" is over all entries of an image, "|ΔPSNR|" the largest over images (targets: 0.001 and 0.02 dB).
+"Evaluations" are the mean per image, in the batch and alone.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from first_light import crop, image_shape, to_image
+
+from aipo.data import load_pictures
+from aipo.evaluation import centre_hole
+from aipo.likelihoods import Gaussian, measure
+from aipo.metrics import psnr
+from aipo.operators import GaussianSensing, Identity, Mask
+from aipo.priors import FlowPrior, load_prior
+from aipo.reconstruct import reconstruct
+
+COUNT = 8
+HARDER = torch.logspace(-0.7, 0.7, COUNT)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("photos")
+    parser.add_argument("fashion")
+    parser.add_argument("--out", default="docs/results")
+    arguments = parser.parse_args()
+    photos = [crop(picture, 32) for picture in load_pictures(arguments.photos)[:: 68 // COUNT][:COUNT]]
+    garments = [to_image(picture) for picture in load_pictures(arguments.fashion)[:COUNT]]
+    rows = []
+    for name, pictures in (("fashion28", torch.cat(garments)), ("photos", torch.cat(photos))):
+        for task, likelihood in tasks(pictures).items():
+            rows.append({"prior": name, "task": task, **compare(likelihood, load_prior(name), pictures)})
+            print(rows[-1], flush=True)
+    folder = Path(arguments.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "batch.json").write_text(json.dumps(rows, indent=1) + "\n")
+    write(rows, folder / "batch.md")
+
+
+def tasks(x: torch.Tensor) -> dict[str, Gaussian]:
+    shape = image_shape(x)
+    settings = {
+        "denoise": (Identity(shape), 0.1),
+        "sense": (GaussianSensing(shape, x[0].numel() // 4, seed=0), 0.01),
+        "inpaint": (Mask(centre_hole(shape, shape[1] // 3)), 0.02),
+    }
+    return {
+        task: measure(operator, x, sigma * HARDER, torch.Generator().manual_seed(1))
+        for task, (operator, sigma) in settings.items()
+    }
+
+
+def compare(likelihood: Gaussian, prior: FlowPrior, pictures: torch.Tensor) -> dict[str, float]:
+    batch = reconstruct(likelihood, prior)
+    alone = [reconstruct(likelihood.select(torch.tensor([i])), prior) for i in range(COUNT)]
+    images = torch.cat([result.image for result in alone])
+    quality = psnr(images, pictures) - psnr(batch.image, pictures)
+    return {
+        "largest": float((images - batch.image).abs().max()),
+        "median": float((images - batch.image).abs().flatten(1).amax(1).median()),
+        "psnr": float(quality.abs().max()),
+        "weights": sum(
+            float(result.weight[0]) == float(w) for result, w in zip(alone, batch.weight, strict=True)
+        ),
+        "batch": float(batch.evaluations.float().mean()),
+        "alone": sum(float(result.evaluations[0]) for result in alone) / COUNT,
+    }
+
+
+def write(rows: list[dict], file: Path) -> None:
+    text = (__doc__ or "").strip().split("\n\n", 2)[2].replace("\n", " ")
+    lines = ["# Does the batch matter?", "", text, ""]
+    lines += [
+        "| prior | task | largest |Δ|: worst image | median image | |ΔPSNR|, dB | same λ | evaluations |"
+    ]
+    lines[-1] = lines[-1].replace("|Δ|", "\\|Δ\\|").replace("|ΔPSNR|", "\\|ΔPSNR\\|")
+    lines += ["|---" * 7 + "|"]
+    for row in rows:
+        cells = [row["prior"], row["task"], f"{row['largest']:.1e}", f"{row['median']:.1e}"]
+        cells += [
+            f"{row['psnr']:.3f}",
+            f"{row['weights']} of {COUNT}",
+            f"{row['batch']:.1f}, {row['alone']:.1f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    met = sum(row["largest"] <= 1e-3 and row["psnr"] <= 0.02 for row in rows)
+    lines += ["", f"Both targets are met in {met} of {len(rows)} tasks."]
+    file.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
