@@ -104,11 +104,12 @@ def test_what_is_not_usable_has_no_share_and_spoils_nothing():
     assert torch.equal(image[2], pictures[0][2])
 
 
-def test_the_last_usable_pictures_before_the_chosen_one_are_averaged():
+def test_the_chosen_picture_is_averaged_with_those_of_half_its_weight_or_more():
     usable = torch.ones(5, 4, dtype=torch.bool)
     usable[2, 1] = usable[0, 2] = False
     usable[4, 3] = False
-    part = recent_shares(torch.tensor([4, 3, 1, 4]), usable)
+    weights = torch.tensor([0, 1, 2**0.5, 2, 8**0.5])[:, None].expand(5, 4)
+    part = recent_shares(torch.tensor([4, 3, 1, 4]), weights, usable)
     third = 1 / 3
     expected = [
         [0, 0, third, third, third],

@@ -119,7 +119,8 @@ def test_bayes_is_the_weight_one():
 )
 def test_auto_mixes_the_states_that_its_criterion_judged(task, criterion):
     likelihood = noisy(FLOW_OPERATORS[task])
-    auto, single = (reconstruct(likelihood, PRIOR, weight, SHORT) for weight in ("auto", criterion))
+    options = replace(SHORT, weights=geometric(0.1, 8.0, 12))
+    auto, single = (reconstruct(likelihood, PRIOR, weight, options) for weight in ("auto", criterion))
     assert auto.criterion == single.criterion == criterion
     assert torch.equal(auto.weight, single.weight) and torch.equal(auto.chosen, single.chosen)
     assert (auto.shares >= 0).all() and torch.allclose(auto.shares.sum(0), torch.ones(4))
@@ -276,7 +277,8 @@ def test_a_batch_gives_what_batches_of_one_give_in_single_precision(operator):
     """Gate 8 (1e-3) for denoising and inpainting.
 
     Solved nearly to convergence, sensing still misses it: along the flat directions that m < n leave to the
-    prior alone, L-BFGS amplifies rounding, and small convolutions round otherwise for one image than for many.
+    prior alone, L-BFGS amplifies rounding, and small convolutions round otherwise for one image than for
+    many.
     """
     likelihood, allowed = noisy(operator), 1e-2 if isinstance(operator, GaussianSensing) else 1e-3
     batch = reconstruct(likelihood, PRIOR, "auto", replace(SHORT, evaluations=100))

@@ -30,9 +30,10 @@ def rowwise(x: Tensor, matrix: Tensor) -> Tensor:
     """x @ matrix, each row (B, n) on its own.
 
     A product of many rows rounds otherwise than one of a few, and solvers amplify that: the answer for an
-    image would depend on how many others are in its batch.
+    image would depend on how many others are in its batch. Each row is copied, because sums are taken in
+    another order where memory is aligned otherwise.
     """
-    return torch.cat([row @ matrix for row in x.split(1)])
+    return torch.cat([row.clone() @ matrix for row in x.split(1)])
 
 
 def expand(values: PerImage, like: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ The estimate is exact for a mixture of maps y → x_k(y) with fixed shares, as t
 
     risk(a) = ‖Σ a_k A x_k − y‖²/m − σ² + (2σ²/m) Σ a_k div_k,   a ≥ 0, Σ a_k = 1.
 
-That is a convex quadratic with one minimum. Elsewhere the last points before the chosen one are averaged.
+That is a convex quadratic with one minimum. Elsewhere the chosen point is averaged with those just before it.
 
 Source: Leung & Barron 2006, Information theory and mixing least-squares regressions (mixing by unbiased
 estimates of the risk); Blu & Luisier 2007, The SURE-LET approach (linear expansions of denoisers).
@@ -24,8 +24,8 @@ from torch import Tensor
 from aipo.arrays import Images, expand
 from aipo.selection import Sure
 
-# Points averaged where no estimate can tell the shares: with the usual steps of √2, λ from a half to one.
-AVERAGED = 3
+# Where no estimate can tell the shares, states are averaged whose λ is at least this part of the chosen one.
+AVERAGED_FROM = 0.5
 
 
 def sure_shares(sure: Sure, pictures: Sequence[Images], usable: Tensor) -> Tensor:
@@ -51,17 +51,19 @@ def sure_shares(sure: Sure, pictures: Sequence[Images], usable: Tensor) -> Tenso
     return found
 
 
-def recent_shares(chosen: Tensor, usable: Tensor) -> Tensor:
-    """Equal parts of the chosen picture, (B,), and of the usable ones among the two before it.
+def recent_shares(chosen: Tensor, weights: Tensor, usable: Tensor) -> Tensor:
+    """Equal parts of the chosen picture, (B,), and of the usable ones before it whose λ is not far below.
 
     Args:
+        weights: λ of each, (K, B).
         usable: (K, B) bool.
 
     Returns:
         (K, B), never negative, with sum 1 for each image.
     """
     steps = torch.arange(len(usable), device=usable.device)[:, None]
-    taken = (steps <= chosen) & (steps > chosen - AVERAGED) & usable | (steps == chosen)
+    near = weights > (1 - 1e-4) * AVERAGED_FROM * weights.gather(0, chosen[None])
+    taken = (steps <= chosen) & near & usable | (steps == chosen)
     return taken / taken.sum(0)
 
 

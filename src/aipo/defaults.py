@@ -15,6 +15,7 @@ from aipo.operators import Identity, LinearOperator, Mask
 from aipo.predictors import warm
 from aipo.priors import FlowPrior, Prior
 from aipo.schedules import PathOptions, geometric
+from aipo.solvers import Adam
 
 # Steps of √2 in λ, few evaluations at each: the path carries solution and curvature from one to the next.
 AUTOMATIC = PathOptions(geometric(0.2, 12.8, 13), evaluations=8, tolerance=0.5)
@@ -28,6 +29,12 @@ AUTOMATIC_HOLES = replace(AUTOMATIC, evaluations=12, metric="data")
 # where lost entries are scattered their neighbours hold them, and it serves as it is.
 AUTOMATIC_SMALL = replace(AUTOMATIC, evaluations=24)
 AUTOMATIC_SMALL_HOLES = replace(AUTOMATIC_SMALL, stiffness=20.0)
+
+# Mixed measurements under such a flow leave it flat valleys with sharp bends, in which L-BFGS goes astray and
+# Adam, with many evaluations at few weights, does not; no noise level asks for a small λ there.
+AUTOMATIC_SMALL_MIXED = PathOptions(
+    (0.25, 0.5, 1.0, 2.0, 4.0), solver=Adam(0.005), evaluations=64, metric="data"
+)
 
 # Mean distance of lost entries to the nearest measured one, in pixels, above which they form holes.
 HOLE_FROM = 1.5
@@ -43,7 +50,9 @@ def automatic(operator: LinearOperator, prior: Prior) -> PathOptions:
         if _any_size(prior):
             return AUTOMATIC_HOLES
         return AUTOMATIC_SMALL_HOLES if _has_holes(operator) else AUTOMATIC_SMALL
-    return AUTOMATIC_SMALL if isinstance(prior, FlowPrior) and not _any_size(prior) else AUTOMATIC
+    if not isinstance(prior, FlowPrior) or _any_size(prior):
+        return AUTOMATIC
+    return AUTOMATIC_SMALL if isinstance(operator, Identity | Mask) else AUTOMATIC_SMALL_MIXED
 
 
 def direct(likelihood: Gaussian, prior: Prior, weight: float, evaluations: int = 150) -> PathOptions:

@@ -105,7 +105,7 @@ def reconstruct(
         weight: λ, a positive number; "bayes" (λ = 1, the maximum a posteriori); "sure" or "discrepancy",
             which choose one state of the path; "auto", which mixes its states: where every measured value is
             an entry of the picture (denoising, inpainting) so that SURE is lowest, and where values mix
-            entries the state of the discrepancy principle with the two before it, in equal parts.
+            entries the state of the discrepancy principle, in equal parts with those of half its λ or more.
         options: how the path is followed, by default `automatic(operator, prior)`. With a fixed λ it
             ends there. The discrepancy principle follows the path once where SURE follows it twice, so it
             may spend twice the evaluations at each weight.
@@ -185,7 +185,8 @@ def _auto(likelihood: Gaussian, prior: Prior, options: PathOptions, watch) -> Re
         single = _select(sure, likelihood, prior, options, collect)
         return _mixed(single, sure_shares(sure, pictures, _usable(single)), likelihood, prior)
     single = _select(Discrepancy(likelihood), likelihood, prior, _doubled(options), watch)
-    return _mixed(single, recent_shares(single.chosen, _usable(single)), likelihood, prior)
+    weights = torch.stack([state.weight for state in single.path])
+    return _mixed(single, recent_shares(single.chosen, weights, _usable(single)), likelihood, prior)
 
 
 def _usable(single: Reconstruction) -> Tensor:
