@@ -46,8 +46,8 @@ FLOW_OPERATORS: dict[str, LinearOperator] = {
     "sensing": GaussianSensing(SHAPE, 60, seed=0),
 }
 flow_operators = pytest.mark.parametrize("operator", FLOW_OPERATORS.values(), ids=FLOW_OPERATORS)
-choices = pytest.mark.parametrize("weight", [0.7, "bayes", "auto", "sure", "discrepancy"])
-single_choices = pytest.mark.parametrize("weight", [0.7, "bayes", "sure", "discrepancy"])
+choices = pytest.mark.parametrize("weight", [0.7, "bayes", "auto", "sure", "discrepancy", "l-curve"])
+single_choices = pytest.mark.parametrize("weight", [0.7, "bayes", "sure", "discrepancy", "l-curve"])
 
 
 def pictures(count: int, seed: int) -> Tensor:
@@ -259,7 +259,7 @@ def test_a_repetition_is_identical_to_the_bit(weight):
 
 
 @flow_operators
-@pytest.mark.parametrize("weight", [0.7, "auto", "sure", "discrepancy"])
+@pytest.mark.parametrize("weight", [0.7, "auto", "sure", "discrepancy", "l-curve"])
 def test_a_batch_gives_what_batches_of_one_give(operator, weight):
     """In float64, where nothing but rounding of 1e-16 can differ, converged or not."""
     prior, likelihood = deepcopy(PRIOR).double(), noisy(operator)

@@ -12,7 +12,7 @@ from aipo.likelihoods import Gaussian
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
 from aipo.posterior import posterior
 from aipo.priors import Gaussian as GaussianPrior
-from aipo.selection import Discrepancy, Sure, Tracker
+from aipo.selection import Discrepancy, Sure, Tracker, l_curve
 
 LARGE = (1, 8, 8)
 LARGE_OPERATORS = {
@@ -138,3 +138,18 @@ def test_a_residual_below_the_noise_is_early():
     x = torch.stack((torch.full((1, 4, 4), 0.05), torch.full((1, 4, 4), 0.2)))
     assert Discrepancy(likelihood).early(x).tolist() == [True, False]
     assert Sure(likelihood).early(x.repeat(2, 1, 1, 1)).tolist() == [False, False]
+
+
+def test_the_corner_of_an_l_is_found_whatever_its_units():
+    misfit = torch.tensor([0.0, 0.1, 0.2, 0.3, 1.0, 2.0, 3.0]).exp()[:, None].expand(7, 3)
+    energy = torch.tensor([9.0, 6.0, 3.0, 0.5, 0.3, 0.1, 0.0])[:, None] * torch.tensor([1.0, 1e4, 1.0]) - 5e3
+    usable = torch.ones(7, 3, dtype=torch.bool)
+    usable[3, 2] = False
+    values = l_curve(misfit * torch.tensor([1.0, 1e-6, 1.0]), energy, usable)
+    assert values.argmin(0)[:2].tolist() == [3, 3]
+    assert values[3, 2] == torch.inf and torch.isfinite(values[usable]).all()
+
+
+def test_a_curve_without_corner_keeps_its_last_point():
+    same, usable = torch.ones(4, 2), torch.tensor([[False, True, True, False], [False, False, True, False]]).T
+    assert l_curve(same, same, usable).argmin(0).tolist() == [2, 2]

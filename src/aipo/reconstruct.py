@@ -21,10 +21,10 @@ from aipo.path import Trace
 from aipo.priors import Prior
 from aipo.problem import Problem
 from aipo.schedules import PathOptions, ending
-from aipo.selection import Criterion, Discrepancy, Sure, Tracker
+from aipo.selection import Criterion, Discrepancy, Sure, Tracker, l_curve
 from aipo.state import State
 
-Weight = float | Literal["auto", "bayes", "sure", "discrepancy"]
+Weight = float | Literal["auto", "bayes", "sure", "discrepancy", "l-curve"]
 
 # States without improvement after which a criterion has passed its minimum.
 PATIENCE = 3
@@ -40,7 +40,7 @@ class Reconstruction:
         data_energy, prior_energy, objective: D, R and D + λR at the image, nats, (B,).
         evaluations: flow evaluations spent on each image, the criterion's copies included, (B,).
         status: how the search at the chosen weight ended, one per image.
-        criterion: what chose the weight: "fixed", "sure" or "discrepancy".
+        criterion: what chose the weight: "fixed", "sure", "discrepancy" or "l-curve".
         values: the criterion at every state of the path, (states, B); NaN where a weight was fixed.
         start: the closed-form picture at the chosen weight that the path would begin with there.
         path: every state visited, of the B measurements alone.
@@ -102,13 +102,14 @@ def reconstruct(
     Args:
         likelihood: what was measured, (B, ...).
         prior: density of pictures.
-        weight: λ, a positive number; "bayes" (λ = 1, the maximum a posteriori); "sure" or "discrepancy",
-            which choose one state of the path; "auto", which mixes its states: where every measured value is
-            an entry of the picture (denoising, inpainting) so that SURE is lowest, and where values mix
-            entries the state of the discrepancy principle, in equal parts with those of half its λ or more.
+        weight: λ, a positive number; "bayes" (λ = 1, the maximum a posteriori); "sure", "discrepancy" or
+            "l-curve", which choose one state of the path; "auto", which mixes its states: where every
+            measured value is an entry of the picture (denoising, inpainting) so that SURE is lowest, and
+            where values mix entries the state of the discrepancy principle, in equal parts with those of
+            half its λ or more.
         options: how the path is followed, by default `automatic(operator, prior)`. With a fixed λ it
-            ends there. The discrepancy principle follows the path once where SURE follows it twice, so it
-            may spend twice the evaluations at each weight.
+            ends there. The other criteria follow the path once where SURE follows it twice, so they may
+            spend twice the evaluations at each weight; the L-curve takes the whole path.
         watch: called with every state, for progress bars.
 
     Raises:
@@ -121,24 +122,45 @@ def reconstruct(
         return _select(Sure(likelihood), likelihood, prior, options, watch)
     if weight == "discrepancy":
         return _select(Discrepancy(likelihood), likelihood, prior, _doubled(options), watch)
+    if weight == "l-curve":
+        return _corner(likelihood, prior, _doubled(options), watch)
     fixed = 1.0 if weight == "bayes" else weight
     if isinstance(fixed, str) or not 0 < fixed < float("inf"):
-        raise InputError(f"weight = {weight!r}; use auto, bayes, sure, discrepancy or a positive number")
+        raise InputError(
+            f"weight = {weight!r}; use auto, bayes, sure, discrepancy, l-curve or a positive number"
+        )
     return _fixed(float(fixed), likelihood, prior, options, watch)
 
 
 def _fixed(weight: float, likelihood: Gaussian, prior: Prior, options: PathOptions, watch) -> Reconstruction:
     """The path up to λ = weight; its last accepted state is the answer."""
     tracer = trace(likelihood, prior, ending(options, weight))
+    path = _followed(tracer, watch)
+    values = torch.full((len(path), len(likelihood)), torch.nan)
+    accepted = torch.stack([state.accepted for state in path]).long()
+    last = len(path) - 1 - accepted.flip(0).argmax(0)
+    return _result(tracer, path, last, path[-1].evaluations, "fixed", values)
+
+
+def _corner(likelihood: Gaussian, prior: Prior, options: PathOptions, watch) -> Reconstruction:
+    """The whole path, and the corner of its L-curve."""
+    tracer = trace(likelihood, prior, options)
+    path = _followed(tracer, watch)
+    residuals = torch.stack([likelihood.residual_squared(state.x) for state in path])
+    energies = torch.stack([state.prior_energy for state in path])
+    usable = torch.stack([state.accepted & (state.weight > 0) for state in path])
+    values = l_curve(residuals, energies, usable)
+    return _result(tracer, path, values.argmin(0), path[-1].evaluations, "l-curve", values)
+
+
+def _followed(tracer: Trace, watch) -> list[State]:
+    """Every state, each shown to the watcher."""
     path = []
     for state in tracer:
         path.append(state)
         if watch:
             watch(state)
-    values = torch.full((len(path), len(likelihood)), torch.nan)
-    accepted = torch.stack([state.accepted for state in path]).long()
-    last = len(path) - 1 - accepted.flip(0).argmax(0)
-    return _result(tracer, path, last, path[-1].evaluations, "fixed", values)
+    return path
 
 
 def _select(
@@ -166,7 +188,7 @@ def _select(
 
 
 def _doubled(options: PathOptions) -> PathOptions:
-    """For the discrepancy principle, which follows the path once where SURE follows it twice."""
+    """For criteria that follow the path once where SURE follows it twice."""
     return replace(options, evaluations=2 * options.evaluations)
 
 

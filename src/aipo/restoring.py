@@ -35,7 +35,7 @@ class RestoreOptions:
         sigma: standard deviation of the noise, pictures in [0, 1]; estimated where not given.
         mask: for inpainting, a picture of the same size, white where the picture is known.
         prior: name of a bundled prior or folder of a trained one.
-        weight: "auto", "bayes", "sure", "discrepancy" or a positive number.
+        weight: "auto", "bayes", "sure", "discrepancy", "l-curve" or a positive number.
         reference: the clean picture, or a folder with clean pictures of the same names, to report PSNR.
     """
 
@@ -43,7 +43,7 @@ class RestoreOptions:
     sigma: float | None = None
     mask: str | None = None
     prior: str = "photos"
-    weight: float | Literal["auto", "bayes", "sure", "discrepancy"] = "auto"
+    weight: float | Literal["auto", "bayes", "sure", "discrepancy", "l-curve"] = "auto"
     reference: str | None = None
 
 

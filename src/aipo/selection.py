@@ -92,6 +92,36 @@ def _probe(y: Tensor) -> Tensor:
     return torch.randn(y.shape, generator=generator).to(y)
 
 
+def l_curve(residual_squared: Tensor, prior_energy: Tensor, usable: Tensor) -> Tensor:
+    """How far each state lies from the chord of the curve (log ‖y − A x‖², R), negative below it.
+
+    The curve falls steeply while noise is removed and slowly once texture goes; its corner is the point
+    farthest below the chord between its ends, both axes scaled to one. R itself takes the place of its
+    logarithm, as a negative log-density may be negative.
+
+    Args:
+        residual_squared, prior_energy: of K states, (K, B).
+        usable: (K, B) bool; the others get infinity.
+
+    Returns:
+        (K, B); the smallest is the corner.
+
+    Source: Hansen & O'Leary 1993, The use of the L-curve in regularization of discrete ill-posed problems.
+    """
+    misfit = residual_squared.clamp_min(torch.finfo(residual_squared.dtype).tiny).log()
+    first = usable.long().argmax(0)[None]
+    last = len(usable) - 1 - usable.flip(0).long().argmax(0)[None]
+    across = (misfit - misfit.gather(0, first)) / (misfit.gather(0, last) - misfit.gather(0, first))
+    down = (prior_energy - prior_energy.gather(0, last)) / (
+        prior_energy.gather(0, first) - prior_energy.gather(0, last)
+    )
+    distance = across + down - 1
+    # A curve of one point, or a flat one, has no corner: its last point stands.
+    final = (usable.cumsum(0) == usable.sum(0)).to(distance)
+    distance = torch.where(torch.isfinite(distance), distance, -final)
+    return torch.where(usable, distance, torch.inf)
+
+
 class Tracker:
     """The best state so far for each image, and whether the criterion has clearly passed its minimum.
 
