@@ -8,18 +8,14 @@ fifth of the task's to five times it. Every image is then restored alone from th
 "Evaluations" are the mean per image, in the batch and alone.
 """
 
-import argparse
-import json
 from pathlib import Path
 
+import common
 import torch
-from first_light import crop, image_shape, to_image
+from common import heading, image_shape, load, save
 
-from aipo.data import load_pictures
-from aipo.evaluation import centre_hole
 from aipo.likelihoods import Gaussian, measure
 from aipo.metrics import psnr
-from aipo.operators import GaussianSensing, Identity, Mask
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import reconstruct
 
@@ -28,34 +24,21 @@ HARDER = torch.logspace(-0.7, 0.7, COUNT)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("photos")
-    parser.add_argument("fashion")
-    parser.add_argument("--out", default="docs/results")
-    arguments = parser.parse_args()
-    photos = [crop(picture, 32) for picture in load_pictures(arguments.photos)[:: 68 // COUNT][:COUNT]]
-    garments = [to_image(picture) for picture in load_pictures(arguments.fashion)[:COUNT]]
+    arguments = common.parser(__doc__).parse_args()
     rows = []
-    for name, pictures in (("fashion28", torch.cat(garments)), ("photos", torch.cat(photos))):
+    for name, pictures in load(arguments, COUNT).items():
         for task, likelihood in tasks(pictures).items():
             rows.append({"prior": name, "task": task, **compare(likelihood, load_prior(name), pictures)})
             print(rows[-1], flush=True)
-    folder = Path(arguments.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "batch.json").write_text(json.dumps(rows, indent=1) + "\n")
-    write(rows, folder / "batch.md")
+    file = Path(arguments.out) / "batch.json"
+    save(rows, file)
+    write(rows, file.with_suffix(".md"))
 
 
 def tasks(x: torch.Tensor) -> dict[str, Gaussian]:
-    shape = image_shape(x)
-    settings = {
-        "denoise": (Identity(shape), 0.1),
-        "sense": (GaussianSensing(shape, x[0].numel() // 4, seed=0), 0.01),
-        "inpaint": (Mask(centre_hole(shape, shape[1] // 3)), 0.02),
-    }
     return {
         task: measure(operator, x, sigma * HARDER, torch.Generator().manual_seed(1))
-        for task, (operator, sigma) in settings.items()
+        for task, (operator, sigma) in common.settings(image_shape(x)).items()
     }
 
 
@@ -77,12 +60,9 @@ def compare(likelihood: Gaussian, prior: FlowPrior, pictures: torch.Tensor) -> d
 
 
 def write(rows: list[dict], file: Path) -> None:
-    text = (__doc__ or "").strip().split("\n\n", 2)[2].replace("\n", " ")
-    lines = ["# Does the batch matter?", "", text, ""]
-    lines += [
-        "| prior | task | largest |Δ|: worst image | median image | |ΔPSNR|, dB | same λ | evaluations |"
-    ]
-    lines[-1] = lines[-1].replace("|Δ|", "\\|Δ\\|").replace("|ΔPSNR|", "\\|ΔPSNR\\|")
+    lines = heading("Does the batch matter?", __doc__)
+    lines += [r"| prior | task | largest \|Δ\|: worst image | median image | \|ΔPSNR\|, dB | same λ |"]
+    lines[-1] += " evaluations |"
     lines += ["|---" * 7 + "|"]
     for row in rows:
         cells = [row["prior"], row["task"], f"{row['largest']:.1e}", f"{row['median']:.1e}"]

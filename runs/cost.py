@@ -4,37 +4,34 @@
 
 Six pictures per prior (32 × 32 centre crops of CBSD68; the first garments of Fashion-MNIST's test set),
 three tasks (σ = 0.1; m = n/4 and σ = 0.01; a hole of a third of the side, σ = 0.02), λ in {0.1, 0.3, 1, 3}.
-Every method gets 150 evaluations of value and gradient and its own start, all through the same loop. "Engine"
-is `aipo.defaults.direct`: one minimisation, over latents where the noise is strong and nothing is hidden
-(marked z), else over pictures in the surrogate's metric. "Paper" is the paper's path, λ upward in ten steps
-of plain gradient descent; "decreasing λ" comes down from 8 λ in four steps. "Lowest known" is the lowest
-value any method reached, the engine with 450 evaluations included. A picture that is not within 0.1 % after
-150 evaluations counts as 151, so ratios are bounds where that happened. Means over pictures are geometric.
-Over latents one evaluation passes the flow once there and twice back, and the start costs one more pass;
-pictures need one pass each way. CSGM's and GlowIP's penalty ‖z‖²/2 is another objective, so they are not in
-this table. One JSON line per cell goes to cost.jsonl, and a run that was interrupted goes on from there.
+Every method gets 150 evaluations of value and gradient and its own start, all through the same loop.
+"Engine" is `aipo.defaults.direct`: one minimisation, over latents where the noise is strong and nothing is
+hidden (marked z), else over pictures, in the surrogate's metric or the data term's scale. "Paper" is the
+paper's path, λ upward in ten steps of plain gradient descent; "decreasing λ" comes down from 8 λ in four
+steps. "Lowest known" is the lowest value any method reached, the engine with 450 evaluations included. A
+picture that is not within 0.1 % after 150 evaluations counts as 151, so ratios are bounds where that
+happened. Means over pictures are geometric. Over latents one evaluation passes the flow once there and
+twice back, and the start costs one more pass; pictures need one pass each way. CSGM's and GlowIP's penalty
+‖z‖²/2 is another objective, so they are not in this table. One JSON line per cell goes to cost.jsonl, and a
+run that was interrupted goes on from there.
 """
 
-import argparse
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import prod
 from pathlib import Path
 
+import common
 import numpy as np
 import torch
-from first_light import crop, image_shape, to_image
+from common import heading, image_shape, load, read
 from torch import Tensor
 
 from aipo import conventional
-from aipo.data import load_pictures
 from aipo.defaults import direct
-from aipo.evaluation import centre_hole
 from aipo.lbfgs import LBFGS
 from aipo.likelihoods import Gaussian, measure
 from aipo.objective import objective
-from aipo.operators import GaussianSensing, Identity, Mask
 from aipo.path import Trace
 from aipo.predictors import warm
 from aipo.priors import FlowPrior, load_prior
@@ -116,27 +113,19 @@ def engine(likelihood: Gaussian, prior: FlowPrior, weight: float, budget: int) -
 
 
 def tasks(x: Tensor) -> dict[str, Gaussian]:
-    shape = image_shape(x)
-    settings = {
-        "denoise": (Identity(shape), 0.1),
-        "sense": (GaussianSensing(shape, prod(shape) // 4, seed=0), 0.01),
-        "inpaint": (Mask(centre_hole(shape, shape[1] // 3)), 0.02),
-    }
     generator = torch.Generator().manual_seed(0)
+    settings = common.settings(image_shape(x))
     return {name: measure(operator, x, sigma, generator) for name, (operator, sigma) in settings.items()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("photos")
-    parser.add_argument("fashion")
-    parser.add_argument("--out", default="docs/results")
+    parser = common.parser(__doc__)
     parser.add_argument("--prior", choices=["photos", "fashion28"], default=None, help="only this one")
     arguments = parser.parse_args()
     file = Path(arguments.out) / "cost.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     done = {(row["prior"], row["task"], row["weight"]) for row in read(file)}
-    for name, pictures in load(arguments).items():
+    for name, pictures in load(arguments, COUNT).items():
         if arguments.prior not in (None, name):
             continue
         prior = load_prior(name)
@@ -145,15 +134,6 @@ def main() -> None:
                 if (name, task, weight) not in done:
                     append(file, {"prior": name, "task": task, "weight": weight}, likelihood, prior)
     write(read(file), file.with_suffix(".md"))
-
-
-def load(arguments: argparse.Namespace) -> dict[str, Tensor]:
-    photos = load_pictures(arguments.photos)[:: 68 // COUNT][:COUNT]
-    garments = load_pictures(arguments.fashion)[:COUNT]
-    return {
-        "fashion28": torch.cat([to_image(picture) for picture in garments]),
-        "photos": torch.cat([crop(picture, 32) for picture in photos]),
-    }
 
 
 @dataclass(frozen=True)
@@ -208,14 +188,10 @@ def geometric_mean(values) -> float:
     return float(np.exp(np.log(np.asarray(values, dtype=float)).mean()))
 
 
-def read(file: Path) -> list[dict]:
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-
 def write(rows: list[dict], file: Path) -> None:
     names = list(rows[0]["evaluations"])
     others = [name for name in names if name != "engine"]
-    lines = ["# What a minimum costs", "", (__doc__ or "").strip().split("\n\n", 2)[2].replace("\n", " "), ""]
+    lines = heading("What a minimum costs", __doc__)
     lines += ["Geometric mean of evaluations (pictures of 6 that came within 0.1 %).", ""]
     lines += ["| prior | task | λ | " + " | ".join(names) + " | best conventional ÷ engine |"]
     lines += ["|---" * (4 + len(names)) + "|"]

@@ -3,14 +3,14 @@
     python runs/first_light.py PHOTOS_FOLDER FASHION_IDX --out docs/results
 
 PHOTOS_FOLDER holds CBSD68, FASHION_IDX is Fashion-MNIST's t10k-images-idx3-ubyte.gz. Every method gets the
-same measurement. TV, BM3D and the surrogate's own restoration get their best weight from the truth; aipo does
-not see it. "TV in RGB" is scikit-image's TV as it stands; "TV" works in opponent colours, and inside
+same measurement. TV, BM3D and the surrogate's own restoration get their best weight from the truth; aipo
+does not see it. "TV in RGB" is scikit-image's TV as it stands; "TV" works in opponent colours, and inside
 plug-and-play ADMM, like BM3D, where the operator is not the identity. "Fixed λ = 1" is the same prior from
-its closed-form start at λ = 1 with aipo's solver, and as many evaluations as aipo spent, its copies for SURE
-included; for holes also in the surrogate's metric, which aipo's default does not use there. "aipo,
-one λ" is the best single state of aipo's own path, chosen by SURE, where aipo itself mixes them. One JSON
-line per restoration goes to first_light.jsonl as soon as it is done, and a run that was interrupted goes on
-from there; first_light.md is made from these lines.
+its closed-form start at λ = 1 with aipo's solver, and as many evaluations as aipo spent, its copies for
+SURE included; for holes also in the surrogate's metric as it is. "aipo, one λ" is the single state of
+aipo's own path that its criterion chose, where aipo itself mixes several. One JSON line per restoration
+goes to first_light.jsonl as soon as it is done, and a run that was interrupted goes on from there;
+first_light.md is made from these lines.
 """
 
 import argparse
@@ -20,8 +20,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import common
 import numpy as np
 import torch
+from common import crop, heading, image_shape, to_image
 
 from aipo import baselines
 from aipo.arrays import Images
@@ -56,10 +58,7 @@ class Case:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("photos")
-    parser.add_argument("fashion")
-    parser.add_argument("--out", default="docs/results")
+    parser = common.parser(__doc__)
     parser.add_argument("--prior", choices=["photos", "fashion28"], default=None, help="only this one")
     parser.add_argument("--task", choices=["denoise", "sense", "inpaint"], default=None, help="only this one")
     arguments = parser.parse_args()
@@ -93,20 +92,6 @@ def measured(prior: str, large: list[Images], small: list[Images], hole: int):
         for index, truth in enumerate(truths):
             generator = torch.Generator().manual_seed(index)
             yield Case(prior, task, index, truth, measure(operator, truth, sigma, generator))
-
-
-def image_shape(image: Images) -> tuple[int, int, int]:
-    return (image.shape[1], image.shape[2], image.shape[3])
-
-
-def crop(picture: np.ndarray, side: int) -> Images:
-    """The centre of a picture."""
-    top, left = (picture.shape[1] - side) // 2, (picture.shape[2] - side) // 2
-    return to_image(picture[:, top : top + side, left : left + side])
-
-
-def to_image(picture: np.ndarray) -> Images:
-    return torch.from_numpy(picture.copy())[None].float() / 255
 
 
 def run(case: Case, file: Path) -> None:
@@ -209,9 +194,7 @@ def append(case: Case, file: Path, method: str, image: Images, extra: dict) -> d
 
 def read(file: Path) -> list[dict]:
     """The recorded rows, the newest of each case and method."""
-    lines = file.read_text().splitlines() if file.exists() else []
-    rows = [json.loads(line) for line in lines]
-    return list({(*key(row), row["method"]): row for row in rows}.values())
+    return list({(*key(row), row["method"]): row for row in common.read(file)}.values())
 
 
 def key(row: dict) -> tuple[str, str, int]:
@@ -223,7 +206,7 @@ def write_tables(file: Path) -> None:
     rows = read(file)
     methods = ["A⁺y", "surrogate", PLAIN_TV, "TV", "BM3D", FIXED, PLAIN_FIXED]
     methods += ["aipo", SINGLE, "oracle on the path"]
-    lines = ["# First light", "", (__doc__ or "").strip().split("\n\n", 2)[2].replace("\n", " "), ""]
+    lines = heading("First light", __doc__)
     lines += ["## Picture quality: mean PSNR in dB (mean SSIM)", ""]
     lines += ["| prior | task | pictures | " + " | ".join(methods) + " |", "|---" * (3 + len(methods)) + "|"]
     groups = sorted({(row["prior"], row["task"]) for row in rows if row["method"] == "aipo"}, reverse=True)

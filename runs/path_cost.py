@@ -10,13 +10,13 @@ conventional ones, one for each value of GlowIP's weight grid. A picture that do
 150 evaluations counts as 151, so the two ratios are bounds where that happened (marked ≤).
 """
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
+import common
 import torch
-from cost import BUDGET, geometric_mean, load, solve, tasks
+from common import heading, load, save
+from cost import BUDGET, COUNT, geometric_mean, solve, tasks
 
 from aipo.arrays import Images
 from aipo.likelihoods import Gaussian
@@ -28,21 +28,16 @@ GRID = 18
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("photos")
-    parser.add_argument("fashion")
-    parser.add_argument("--out", default="docs/results")
-    arguments = parser.parse_args()
+    arguments = common.parser(__doc__).parse_args()
     rows = []
-    for name, pictures in load(arguments).items():
+    for name, pictures in load(arguments, COUNT).items():
         prior = load_prior(name)
         for task, likelihood in tasks(pictures).items():
             rows.append({"prior": name, "task": task, **compare(likelihood, prior, pictures)})
             print(rows[-1], flush=True)
-    folder = Path(arguments.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "path_cost.json").write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
-    write(rows, folder / "path_cost.md")
+    file = Path(arguments.out) / "path_cost.json"
+    save(rows, file)
+    write(rows, file.with_suffix(".md"))
 
 
 def compare(likelihood: Gaussian, prior: FlowPrior, pictures: Images) -> dict[str, Any]:
@@ -65,8 +60,7 @@ def compare(likelihood: Gaussian, prior: FlowPrior, pictures: Images) -> dict[st
 
 
 def write(rows: list[dict], file: Path) -> None:
-    text = (__doc__ or "").strip().split("\n\n", 2)[2].replace("\n", " ")
-    lines = ["# What the automatic weight costs", "", text, ""]
+    lines = heading("What the automatic weight costs", __doc__)
     lines += ["Evaluations, geometric means over pictures (pictures of 6 that came within 0.1 %).", ""]
     lines += ["| prior | task | oracle λ | auto | engine, one solve | conventional, one solve | grid |"]
     lines[-1] += " auto ÷ engine | auto ÷ grid |"

@@ -5,24 +5,23 @@
 Six pictures per prior (32 × 32 centre crops of CBSD68; the first garments of Fashion-MNIST's test set).
 Denoising at three noise levels, sensing with three numbers of measurements and two noise levels, and two
 masks (a centre hole of a third of the side; every second entry lost at random; σ = 0.02). "One λ" is the
-single state that the criterion chose; "auto" mixes them where SURE can judge. "Oracle" is the state of the
+single state that the criterion chose; "auto" mixes it with others of its path. "Oracle" is the state of the
 same path with the highest PSNR, picture by picture. "Fixed λ = 1" minimises at λ = 1 alone, with
 aipo's solver and coordinates for the task and the mean number of evaluations that aipo spent. One JSON line
 per cell goes to quality.jsonl, and a run that was interrupted goes on from there.
 """
 
-import argparse
 import json
 from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
+import common
 import torch
-from first_light import crop, image_shape, to_image
+from common import heading, image_shape, load, mean, read
 
 from aipo.arrays import Images
-from aipo.data import load_pictures
 from aipo.defaults import automatic
 from aipo.evaluation import centre_hole
 from aipo.likelihoods import Gaussian, measure
@@ -51,25 +50,15 @@ def cells(shape: tuple[int, int, int]) -> dict[str, tuple[LinearOperator, float]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("photos")
-    parser.add_argument("fashion")
-    parser.add_argument("--out", default="docs/results")
+    parser = common.parser(__doc__)
     parser.add_argument("--prior", choices=["photos", "fashion28"], default=None, help="only this one")
     arguments = parser.parse_args()
     file = Path(arguments.out) / "quality.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
-    for name in ("fashion28", "photos"):
+    for name, pictures in load(arguments, COUNT).items():
         if arguments.prior in (None, name):
-            judge(name, pictures(name, arguments), file)
+            judge(name, pictures, file)
     write(read(file), file.with_suffix(".md"))
-
-
-def pictures(name: str, arguments: argparse.Namespace) -> Images:
-    if name == "photos":
-        chosen = load_pictures(arguments.photos)[:: 68 // COUNT][:COUNT]
-        return torch.cat([crop(picture, 32) for picture in chosen])
-    return torch.cat([to_image(picture) for picture in load_pictures(arguments.fashion)[:COUNT]])
 
 
 def judge(name: str, x: Images, file: Path) -> None:
@@ -105,17 +94,8 @@ def compare(likelihood: Gaussian, prior: FlowPrior, x: Images) -> dict[str, Any]
     }
 
 
-def mean(values: list[float]) -> float:
-    return sum(values) / len(values)
-
-
-def read(file: Path) -> list[dict]:
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-
 def write(rows: list[dict], file: Path) -> None:
-    text = (__doc__ or "").strip().split("\n\n", 2)[2].replace("\n", " ")
-    lines = ["# Quality without the truth", "", text, "", "Mean PSNR in dB.", ""]
+    lines = [*heading("Quality without the truth", __doc__), "Mean PSNR in dB.", ""]
     lines += ["| prior | cell | start | one λ | auto | oracle | fixed λ = 1 | auto − oracle | auto − fixed |"]
     lines += ["|---" * 9 + "|"]
     for row in rows:

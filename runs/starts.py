@@ -11,15 +11,15 @@ at the latent of the start. "Spread" is the highest mean PSNR less the lowest, o
 mean over pictures of each one's own spread.
 """
 
-import argparse
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import common
 import torch
-from cost import load, tasks
+from common import heading, load, mean, save
+from cost import COUNT, tasks
 
 from aipo import conventional
 from aipo.arrays import Images
@@ -40,23 +40,18 @@ STARTS = ("grey", "random", "null space", "A⁺y", "surrogate")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("photos")
-    parser.add_argument("fashion")
-    parser.add_argument("--out", default="docs/results")
-    arguments = parser.parse_args()
+    arguments = common.parser(__doc__).parse_args()
     rows = []
-    for name, pictures in load(arguments).items():
+    for name, pictures in load(arguments, COUNT).items():
         prior = load_prior(name)
         for task, likelihood in tasks(pictures).items():
             for method, ends in compare(likelihood, prior).items():
                 rows.append({"prior": name, "task": task, "method": method, **judge(ends, pictures)})
                 shown = {start: f"{mean(values):.2f}" for start, values in rows[-1]["psnr"].items()}
                 print(name, task, method, shown, flush=True)
-    folder = Path(arguments.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "starts.json").write_text(json.dumps(rows, ensure_ascii=False) + "\n")
-    write(rows, folder / "starts.md")
+    file = Path(arguments.out) / "starts.json"
+    save(rows, file)
+    write(rows, file.with_suffix(".md"))
 
 
 def judge(ends: dict[str, State], pictures: Images) -> dict[str, Any]:
@@ -115,13 +110,8 @@ def last(states: Trace) -> State:
     return list(states)[-1]
 
 
-def mean(values: list[float]) -> float:
-    return sum(values) / len(values)
-
-
 def write(rows: list[dict], file: Path) -> None:
-    text = (__doc__ or "").strip().split("\n\n", 2)[2].replace("\n", " ")
-    lines = ["# How much the starting point matters", "", text, "", "Mean PSNR in dB at λ = 1.", ""]
+    lines = [*heading("How much the starting point matters", __doc__), "Mean PSNR in dB at λ = 1.", ""]
     lines += [
         "| prior | task | method | " + " | ".join(STARTS) + " | spread | per picture | F: spread, nats |"
     ]

@@ -43,7 +43,7 @@ class RestoreOptions:
     sigma: float | None = None
     mask: str | None = None
     prior: str = "photos"
-    weight: float | Literal["auto", "bayes", "sure", "discrepancy", "l-curve"] = "auto"
+    weight: Weight = "auto"
     reference: str | None = None
 
 
@@ -83,8 +83,7 @@ def _restore_file(
 ) -> Record:
     task, likelihood = load_measurement(file) if _is_measurement(file) else _picture(file, prior, options)
     truth = _reference(options.reference, file, likelihood.operator.shape)
-    weight: Weight = options.weight
-    record, result = restore(task, name, likelihood, prior, weight, truth, watch=partial(watch, name))
+    record, result = restore(task, name, likelihood, prior, options.weight, truth, watch=partial(watch, name))
     write_pictures(folder, name, likelihood, result, truth)
     return record
 

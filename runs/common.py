@@ -1,0 +1,74 @@
+"""What the scripts that write tables share: their arguments, pictures, tasks and headings."""
+
+import argparse
+import json
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from aipo.arrays import Images
+from aipo.data import load_pictures
+from aipo.evaluation import centre_hole
+from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """PHOTOS_FOLDER FASHION_IDX --out, described by the first line of a script's own text."""
+    found = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    found.add_argument("photos")
+    found.add_argument("fashion")
+    found.add_argument("--out", default="docs/results")
+    return found
+
+
+def heading(title: str, doc: str | None) -> list[str]:
+    """A table's title and what the script's text says of it, below its usage line."""
+    return [f"# {title}", "", (doc or "").strip().split("\n\n", 2)[2].replace("\n", " "), ""]
+
+
+def save(rows: list[dict], file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(rows, ensure_ascii=False) + "\n")
+
+
+def read(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def load(arguments: argparse.Namespace, count: int) -> dict[str, Images]:
+    """Prior -> `count` pictures: the first garments, and 32 × 32 centres of evenly spaced photographs."""
+    photos = load_pictures(arguments.photos)[:: 68 // count][:count]
+    garments = load_pictures(arguments.fashion)[:count]
+    return {
+        "fashion28": torch.cat([to_image(picture) for picture in garments]),
+        "photos": torch.cat([crop(picture, 32) for picture in photos]),
+    }
+
+
+def settings(shape: tuple[int, int, int]) -> dict[str, tuple[LinearOperator, float]]:
+    """The paper's three tasks: operator and σ."""
+    return {
+        "denoise": (Identity(shape), 0.1),
+        "sense": (GaussianSensing(shape, prod(shape) // 4, seed=0), 0.01),
+        "inpaint": (Mask(centre_hole(shape, shape[1] // 3)), 0.02),
+    }
+
+
+def image_shape(image: Images) -> tuple[int, int, int]:
+    return (image.shape[1], image.shape[2], image.shape[3])
+
+
+def crop(picture: np.ndarray, side: int) -> Images:
+    """The centre of a picture."""
+    top, left = (picture.shape[1] - side) // 2, (picture.shape[2] - side) // 2
+    return to_image(picture[:, top : top + side, left : left + side])
+
+
+def to_image(picture: np.ndarray) -> Images:
+    return torch.from_numpy(picture.copy())[None].float() / 255
