@@ -194,21 +194,25 @@ def _doubled(options: PathOptions) -> PathOptions:
 
 def _auto(likelihood: Gaussian, prior: Prior, options: PathOptions, watch) -> Reconstruction:
     """The states of the path mixed."""
-    pictures: list[Images] = []
-
-    def collect(state: State) -> None:
-        pictures.append(state.x)
-        if watch:
-            watch(state)
-
     # What mixed measurements leave open, no estimate from them judges: the predictive risk is flat in λ.
     if isinstance(likelihood.operator, Identity | Mask):
-        sure = Sure(likelihood)
-        single = _select(sure, likelihood, prior, options, collect)
-        return _mixed(single, sure_shares(sure, pictures, _usable(single)), likelihood, prior)
+        return _mixed_by_sure(likelihood, prior, options, watch)
     single = _select(Discrepancy(likelihood), likelihood, prior, _doubled(options), watch)
     weights = torch.stack([state.weight for state in single.path])
     return _mixed(single, recent_shares(single.chosen, weights, _usable(single)), likelihood, prior)
+
+
+def _mixed_by_sure(likelihood: Gaussian, prior: Prior, options: PathOptions, watch) -> Reconstruction:
+    sure = Sure(likelihood)
+    pictures: list[Images] = []
+
+    def collect(state: State) -> None:
+        pictures.append(state.x)  # with the copies, which a reconstruction does not keep
+        if watch:
+            watch(state)
+
+    single = _select(sure, likelihood, prior, options, collect)
+    return _mixed(single, sure_shares(sure, pictures, _usable(single)), likelihood, prior)
 
 
 def _usable(single: Reconstruction) -> Tensor:
