@@ -12,7 +12,8 @@ ROOT = Path(aipo.__file__).parent
 # Every module of the package; each one imports modules of the layers above its own line, never of its own.
 LAYERS = [
     {"arrays", "errors"},
-    {"solvers", "derivatives", "operators", "surrogates", "flows.layers", "checkpoints", "images", "metrics"},
+    {"flows.flow", "flows.frozen", "solvers", "derivatives", "operators", "surrogates", "checkpoints"},
+    {"flows.layers", "flows.inference", "images", "metrics"},
     {
         "curvature",
         "lbfgs",

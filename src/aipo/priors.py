@@ -181,11 +181,11 @@ class FlowPrior(nn.Module):
             raise InputError("this prior draws pictures of any size; give size=(H, W)")
         generator = torch.Generator().manual_seed(seed)
         z = temperature * torch.randn(count, channels, height, width, generator=generator)
-        return self.decode(z.to(next(self.flow.parameters()).device))
+        return self.decode(z.to(next(self.parameters()).device))
 
     def save(self, folder: str | Path) -> None:
         """Write a prior folder: config.json and model.safetensors (float16 weights and loadings)."""
-        tensors = {f"flow.{name}": value.half() for name, value in self.flow.state_dict().items()}
+        tensors = {f"flow.{name}": value.half() for name, value in self.flow.trained.state_dict().items()}
         tensors |= {f"surrogate.{name}": value for name, value in self.surrogate.state_dict().items()}
         if "surrogate.loadings" in tensors:  # by far the largest tensor of a prior for one size
             tensors["surrogate.loadings"] = tensors["surrogate.loadings"].half()

@@ -1,6 +1,7 @@
 """Invertible layers on feature maps (B, C, H, W), each with its exact log-determinant.
 
-Every layer offers `forward(h) -> (h', log |det ∂h'/∂h|)`; `inverse(h')` gives h and its own log-determinant.
+Every layer offers `forward(h) -> (h', log |det ∂h'/∂h|)`; `inverse(h')` gives h and its own log-determinant;
+`frozen()` is its inference form.
 """
 
 import torch
@@ -8,10 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aipo.arrays import PerImage, per_image_sum
+from aipo.flows import frozen
 
 # exp(±2) per coupling: far beyond what trained couplings use, small enough that a deep stack of them
 # stays finite on pictures no training batch ever showed.
 LOG_SCALE_BOUND = 2.0
+BASE_BOUND = 6.0
 
 
 def bounded(raw: Tensor, bound: float = LOG_SCALE_BOUND) -> Tensor:
@@ -28,6 +31,9 @@ class Invertible(nn.Module):
     def inverse(self, h: Tensor) -> tuple[Tensor, PerImage]:
         raise NotImplementedError
 
+    def frozen(self) -> frozen.Step:
+        raise NotImplementedError
+
 
 class Squeeze(Invertible):
     """(C, H, W) -> (4C, H/2, W/2): each 2 × 2 block becomes four channels."""
@@ -37,6 +43,9 @@ class Squeeze(Invertible):
 
     def inverse(self, h: Tensor) -> tuple[Tensor, PerImage]:
         return F.pixel_shuffle(h, 2), h.new_zeros(len(h))
+
+    def frozen(self) -> frozen.Step:
+        return frozen.Squeeze()
 
 
 class ActNorm(Invertible):
@@ -61,6 +70,10 @@ class ActNorm(Invertible):
         logdet = -self.log_scale.sum() * (h.shape[2] * h.shape[3])
         return h * torch.exp(-self.log_scale) - self.bias, logdet.expand(len(h))
 
+    def frozen(self) -> frozen.Step:
+        bias, scale = self.bias.detach().double().flatten(), self.log_scale.detach().double().exp().flatten()
+        return frozen.Mix(scale.diag(), scale * bias, self.bias)
+
 
 class InvertibleConv1x1(Invertible):
     """One C × C matrix applied at every position, W = P L (U + diag(sign · exp(log_s))) (Glow, §3.2)."""
@@ -82,12 +95,14 @@ class InvertibleConv1x1(Invertible):
     def weight(self) -> Tensor:
         """W, shape (C, C)."""
         with torch.autocast(self.lower.device.type, enabled=False):
-            return self._product()
+            return self._product(self.lower.dtype)
 
-    def _product(self) -> Tensor:
-        one = torch.eye(len(self.sign), dtype=self.lower.dtype, device=self.lower.device)
-        upper = self.upper.triu(1) + torch.diag(self.sign * self.log_s.exp())
-        return self.permutation @ (self.lower.tril(-1) + one) @ upper
+    def _product(self, dtype: torch.dtype) -> Tensor:
+        permutation, lower, upper, sign, log_s = (
+            tensor.to(dtype) for tensor in (self.permutation, self.lower, self.upper, self.sign, self.log_s)
+        )
+        one = torch.eye(len(sign), dtype=dtype, device=lower.device)
+        return permutation @ (lower.tril(-1) + one) @ (upper.triu(1) + torch.diag(sign * log_s.exp()))
 
     def forward(self, h: Tensor) -> tuple[Tensor, PerImage]:
         logdet = self.log_s.sum() * (h.shape[2] * h.shape[3])
@@ -97,6 +112,10 @@ class InvertibleConv1x1(Invertible):
         logdet = -self.log_s.sum() * (h.shape[2] * h.shape[3])
         inverse = torch.linalg.inv(self.weight().double()).to(h.dtype)
         return mix_channels(h, inverse), logdet.expand(len(h))
+
+    def frozen(self) -> frozen.Step:
+        weight = self._product(torch.float64).detach()
+        return frozen.Mix(weight, weight.new_zeros(len(weight)), self.lower)
 
 
 def mix_channels(h: Tensor, weight: Tensor) -> Tensor:
@@ -123,6 +142,16 @@ def coupling_network(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
         last,
     ]
     return nn.Sequential(*layers)
+
+
+def _frozen_network(layers: nn.Sequential) -> frozen.Network:
+    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    return frozen.Network([_frozen_convolution(layer) for layer in convolutions])
+
+
+def _frozen_convolution(layer: nn.Conv2d) -> frozen.Convolution:
+    assert layer.bias is not None
+    return frozen.Convolution(layer.weight.detach(), layer.bias.detach())
 
 
 class ChannelCoupling(Invertible):
@@ -160,6 +189,10 @@ class ChannelCoupling(Invertible):
         log_scale, shift = self._scale_shift(a)
         return self._join(a, (b - shift) * torch.exp(-log_scale)), -per_image_sum(log_scale)
 
+    def frozen(self) -> frozen.Step:
+        affine = frozen.Affine(_frozen_network(self.network), LOG_SCALE_BOUND)
+        return frozen.ChannelCoupling(affine, self.swap)
+
 
 class CheckerboardCoupling(Invertible):
     """The same affine coupling with the two halves interleaved as a checkerboard (RealNVP, figure 3).
@@ -188,6 +221,10 @@ class CheckerboardCoupling(Invertible):
         log_scale, shift = self._scale_shift(h)
         return (h - shift) * torch.exp(-log_scale), -per_image_sum(log_scale)
 
+    def frozen(self) -> frozen.Step:
+        network = frozen.Checkerboard(_frozen_network(self.network), self.odd)
+        return frozen.CheckerboardCoupling(frozen.Affine(network, LOG_SCALE_BOUND))
+
 
 class GaussianBase(Invertible):
     """h' = (h − μ) · exp(−s): the learnt Gaussian density of the coarsest scale, made standard.
@@ -202,12 +239,15 @@ class GaussianBase(Invertible):
         self.log_std = nn.Parameter(torch.zeros(1, channels, *size))
 
     def forward(self, h: Tensor) -> tuple[Tensor, PerImage]:
-        log_std = bounded(self.log_std, 6.0)
+        log_std = bounded(self.log_std, BASE_BOUND)
         return (h - self.mean) * torch.exp(-log_std), -per_image_sum(log_std.expand_as(h))
 
     def inverse(self, h: Tensor) -> tuple[Tensor, PerImage]:
-        log_std = bounded(self.log_std, 6.0)
+        log_std = bounded(self.log_std, BASE_BOUND)
         return h * torch.exp(log_std) + self.mean, per_image_sum(log_std.expand_as(h))
+
+    def frozen(self) -> frozen.Step:
+        return frozen.Standardise(self.mean.detach(), bounded(self.log_std.detach(), BASE_BOUND).exp())
 
 
 class ConditionalBase(nn.Module):
@@ -227,7 +267,7 @@ class ConditionalBase(nn.Module):
 
     def _scale_shift(self, condition: Tensor) -> tuple[Tensor, Tensor]:
         raw, mean = (self.convolution(condition).to(condition.dtype) + self.position).chunk(2, dim=1)
-        return bounded(raw, 6.0), mean
+        return bounded(raw, BASE_BOUND), mean
 
     def forward(self, h: Tensor, condition: Tensor) -> tuple[Tensor, PerImage]:
         log_std, mean = self._scale_shift(condition)
@@ -236,3 +276,8 @@ class ConditionalBase(nn.Module):
     def inverse(self, h: Tensor, condition: Tensor) -> tuple[Tensor, PerImage]:
         log_std, mean = self._scale_shift(condition)
         return h * log_std.exp() + mean, per_image_sum(log_std)
+
+    def frozen(self) -> frozen.Affine:
+        """The inverse: from the standard normal half to the one that left."""
+        network = frozen.Network([_frozen_convolution(self.convolution)], self.position.detach())
+        return frozen.Affine(network, BASE_BOUND)

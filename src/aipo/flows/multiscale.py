@@ -4,21 +4,24 @@ Each scale halves the resolution, transforms, and lets half of its channels leav
 normal given the rest. The latent collects all of them in the image's own shape.
 """
 
-from math import log, pi
+from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aipo.arrays import Images, PerImage, per_image_sum
-from aipo.errors import InputError
+from aipo.arrays import Images, PerImage
+from aipo.flows.flow import Flow
+from aipo.flows.frozen import Mix, Record, Step
+from aipo.flows.inference import Direction, Evaluate, Scale, finish
 from aipo.flows.layers import ActNorm, ConditionalBase, GaussianBase, Invertible
 
+# Bytes of activations that a derivative may keep: a batch of a hundred small pictures, or one photograph.
+LARGEST_TAPE = 2**30
 
-class MultiScaleFlow(nn.Module):
-    """An invertible map between images in [0, 1] and standard normal latents, (B, C, H, W) both.
 
-    The density is of the image x itself: log p(x) = log N(z; 0, I) + log |det ∂z/∂x|, in nats per image.
+class MultiScaleFlow(Flow):
+    """A `Flow` of several scales.
 
     Args:
         shape: (C, H, W) of the images, or (C, None, None) for pictures of any size, in which case the
@@ -30,15 +33,8 @@ class MultiScaleFlow(nn.Module):
     """
 
     def __init__(self, shape: tuple[int, int | None, int | None], scales: list[list[Invertible]]):
-        super().__init__()
-        self.shape = shape
-        channels, height, width = shape
-        self.factor = 2 ** len(scales)
-        if height is not None and width is not None and (height % self.factor or width % self.factor):
-            raise InputError(
-                f"a flow with {len(scales)} levels needs height and width divisible by {self.factor}, "
-                f"got {height} × {width}; use fewer levels or another size"
-            )
+        super().__init__(shape, 2 ** len(scales))
+        channels = shape[0]
         self.scales = nn.ModuleList(nn.ModuleList(layers) for layers in scales)
         self.splits = nn.ModuleList()
         for level in range(1, len(scales)):
@@ -68,17 +64,7 @@ class MultiScaleFlow(nn.Module):
             z = torch.cat((F.pixel_shuffle(z, 2), leaving), dim=1)
         return F.pixel_shuffle(z, 2), logdet + contribution
 
-    def inverse(self, z: Tensor) -> Images:
-        """The image of a latent, (B, C, H, W) -> (B, C, H, W)."""
-        return self._generate(z)[0]
-
-    def generate(self, z: Tensor) -> tuple[Images, PerImage]:
-        """The image x of a latent and log p(x), nats per image, in one pass."""
-        x, logdet = self._generate(z)
-        return x, self._normal(z) - logdet
-
-    def _generate(self, z: Tensor) -> tuple[Images, PerImage]:
-        """The image and log |det ∂x/∂z|, (B,)."""
+    def inverse_and_logdet(self, z: Tensor) -> tuple[Images, PerImage]:
         z = F.pixel_unshuffle(self._checked(z), 2)
         left = []
         for _ in self.splits:
@@ -95,15 +81,6 @@ class MultiScaleFlow(nn.Module):
                 logdet = logdet + contribution
         return h + 0.5, logdet
 
-    def log_prob(self, x: Images) -> PerImage:
-        """log p(x), nats per image."""
-        z, logdet = self(x)
-        return logdet + self._normal(z)
-
-    def _normal(self, z: Tensor) -> PerImage:
-        """log N(z; 0, I)."""
-        return -0.5 * per_image_sum(z * z) - 0.5 * log(2 * pi) * z[0].numel()
-
     @torch.no_grad()
     def initialise(self, x: Images) -> None:
         """Set every ActNorm from a first batch of training images, layer after layer."""
@@ -118,22 +95,97 @@ class MultiScaleFlow(nn.Module):
             for hook in hooks:
                 hook.remove()
 
-    def freeze(self) -> "MultiScaleFlow":
-        """Make the weights constants (evaluation only), which spares their gradients; returns itself."""
-        return self.eval().requires_grad_(False)
+    def freeze(self) -> "FrozenFlow":
+        """A copy for evaluation only: constant weights, folded where they can be, and derivatives by hand."""
+        return FrozenFlow(deepcopy(self))
 
-    def _checked(self, x: Tensor) -> Tensor:
-        expected = [want for want in self.shape]
-        fits = x.ndim == 4 and all(
-            have > 0 and want in (None, have) for want, have in zip(expected, x.shape[1:], strict=True)
-        )
-        if not fits or x.shape[2] % self.factor or x.shape[3] % self.factor:
-            shown = ", ".join("any" if want is None else str(want) for want in expected)
-            raise InputError(
-                f"this flow takes images of shape (B, {shown}) with sides divisible by {self.factor}, "
-                f"got {tuple(x.shape)}"
-            )
-        return x
+
+class FrozenFlow(Flow):
+    """The inference form of a trained flow: the same map, evaluated several times faster.
+
+    Actnorm and 1 × 1 convolutions are folded in float64, inverses and log-determinants are kept, and what
+    one image gives does not depend on the others of its batch. First derivatives are written by hand;
+    derivatives of derivatives go through `trained`.
+
+    Args:
+        trained: its weights become constants.
+        memory: bytes of stored activations of a batch above which a derivative recomputes them by running
+            the flow in the other direction.
+    """
+
+    def __init__(self, trained: MultiScaleFlow, memory: int = LARGEST_TAPE):
+        super().__init__(trained.shape, trained.factor)
+        self.trained, self.memory = trained.eval().requires_grad_(False), memory
+        self._fold()
+        self.register_load_state_dict_post_hook(lambda flow, _: flow._fold())
+
+    def _fold(self) -> None:
+        self._scale = _folded(self.trained)
+        smallest = [side or self.factor for side in self.shape]
+        tape: list[Record] = []
+        with torch.no_grad():
+            zeros = next(self.trained.parameters()).new_zeros(1, *smallest)
+            h, _ = finish(self._scale.forward(zeros), tape)
+        self._bytes_per_entry = h.element_size() * _entries(tape) / h.numel()
+
+    def forward(self, x: Images) -> tuple[Tensor, PerImage]:
+        def exact(h: Tensor) -> tuple[Tensor, PerImage]:
+            return self.trained(h + 0.5)
+
+        scale = self._scale
+        there = Direction(scale.forward, scale.inverse, scale.pull, exact)
+        return self._evaluate(self._checked(x) - 0.5, there)
+
+    def inverse_and_logdet(self, z: Tensor) -> tuple[Images, PerImage]:
+        def exact(z: Tensor) -> tuple[Tensor, PerImage]:
+            x, logdet = self.trained.inverse_and_logdet(z)
+            return x - 0.5, logdet
+
+        scale = self._scale
+        back = Direction(scale.inverse, scale.forward, scale.pull_inverse, exact)
+        h, logdet = self._evaluate(self._checked(z), back)
+        return h + 0.5, logdet
+
+    def _evaluate(self, h: Tensor, direction: Direction) -> tuple[Tensor, PerImage]:
+        if not (torch.is_grad_enabled() and h.requires_grad):
+            return finish(direction.there(h))
+        return Evaluate.apply(h, direction, h.numel() * self._bytes_per_entry <= self.memory)
+
+    def _apply(self, fn, recurse: bool = True):
+        super()._apply(fn, recurse)
+        self._fold()
+        return self
+
+
+def _folded(flow: MultiScaleFlow) -> Scale:
+    """From the coarsest scale outwards; neighbouring pointwise maps become one."""
+    scale = None
+    for level in reversed(range(len(flow.scales))):
+        steps = _steps([layer for layer in flow.scales[level]])  # type: ignore[union-attr]
+        if scale is None:
+            scale = Scale([*steps, flow.base.frozen()])
+        else:
+            scale = Scale(steps, flow.splits[level].frozen(), scale)  # type: ignore[operator]
+    assert scale is not None
+    return scale
+
+
+def _steps(layers: list[Invertible]) -> list[Step]:
+    steps: list[Step] = []
+    for layer in layers:
+        step = layer.frozen()
+        if steps and isinstance(step, Mix) and isinstance(steps[-1], Mix):
+            steps[-1] = steps[-1].then(step)
+        else:
+            steps.append(step)
+    return steps
+
+
+def _entries(record: Record) -> int:
+    """Numbers in a record of tensors, nested."""
+    if isinstance(record, Tensor):
+        return record.numel()
+    return 0 if record is None else sum(_entries(part) for part in record)
 
 
 def _initialise_first(layer: nn.Module, inputs: tuple[Tensor]) -> None:

@@ -1,0 +1,72 @@
+"""What every flow is: an invertible map between images and latents, and the density that it gives."""
+
+from math import log, pi
+
+from torch import Tensor, nn
+
+from aipo.arrays import Images, PerImage, per_image_sum
+from aipo.errors import InputError
+
+
+class Flow(nn.Module):
+    """An invertible map between images in [0, 1] and standard normal latents, (B, C, H, W) both.
+
+    The density is of the image x itself: log p(x) = log N(z; 0, I) + log |det ∂z/∂x|, in nats per image.
+
+    Args:
+        shape: (C, H, W) of the images, or (C, None, None) for pictures of any size.
+        factor: what height and width must be divisible by.
+
+    Raises:
+        InputError: height or width not divisible by the factor.
+    """
+
+    def __init__(self, shape: tuple[int, int | None, int | None], factor: int):
+        super().__init__()
+        self.shape, self.factor = shape, factor
+        _, height, width = shape
+        if height is not None and width is not None and (height % factor or width % factor):
+            raise InputError(
+                f"a flow with {factor.bit_length() - 1} levels needs height and width divisible by {factor}, "
+                f"got {height} × {width}; use fewer levels or another size"
+            )
+
+    def forward(self, x: Images) -> tuple[Tensor, PerImage]:
+        """Latent z, (B, C, H, W), and log |det ∂z/∂x|, (B,)."""
+        raise NotImplementedError
+
+    def inverse_and_logdet(self, z: Tensor) -> tuple[Images, PerImage]:
+        """The image x of a latent and log |det ∂x/∂z|, (B,)."""
+        raise NotImplementedError
+
+    def inverse(self, z: Tensor) -> Images:
+        """The image of a latent, (B, C, H, W) -> (B, C, H, W)."""
+        return self.inverse_and_logdet(z)[0]
+
+    def generate(self, z: Tensor) -> tuple[Images, PerImage]:
+        """The image x of a latent and log p(x), nats per image, in one pass."""
+        x, logdet = self.inverse_and_logdet(z)
+        return x, _standard_normal(z) - logdet
+
+    def log_prob(self, x: Images) -> PerImage:
+        """log p(x), nats per image."""
+        z, logdet = self(x)
+        return logdet + _standard_normal(z)
+
+    def _checked(self, x: Tensor) -> Tensor:
+        expected = [want for want in self.shape]
+        fits = x.ndim == 4 and all(
+            have > 0 and want in (None, have) for want, have in zip(expected, x.shape[1:], strict=True)
+        )
+        if not fits or x.shape[2] % self.factor or x.shape[3] % self.factor:
+            shown = ", ".join("any" if want is None else str(want) for want in expected)
+            raise InputError(
+                f"this flow takes images of shape (B, {shown}) with sides divisible by {self.factor}, "
+                f"got {tuple(x.shape)}"
+            )
+        return x
+
+
+def _standard_normal(z: Tensor) -> PerImage:
+    """log N(z; 0, I)."""
+    return -0.5 * per_image_sum(z * z) - 0.5 * log(2 * pi) * z[0].numel()

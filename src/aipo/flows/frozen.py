@@ -1,0 +1,291 @@
+"""The inference form of a flow's layers: constant weights, and derivatives written by hand.
+
+Every step offers four maps. A record is what the derivatives need of one evaluation; it is the same from
+either direction, so a derivative can do without a stored one by running the other direction again.
+
+    forward(h)  -> h', log |det ∂h'/∂h|, record
+    inverse(h') -> h, log |det ∂h/∂h'|, record
+    pull(record, g', l)         -> g    cotangents of forward's results to that of its argument
+    pull_inverse(record, g, l)  -> g'   the same for inverse
+
+Maps are (B, C, H, W) in channels_last, log-determinants and their cotangents (B,).
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from aipo.arrays import PerImage, expand
+
+Record = Any
+
+
+class Step(Protocol):
+    def forward(self, h: Tensor) -> tuple[Tensor, PerImage, Record]: ...
+    def inverse(self, h: Tensor) -> tuple[Tensor, PerImage, Record]: ...
+    def pull(self, record: Record, g: Tensor, logdet: PerImage) -> Tensor: ...
+    def pull_inverse(self, record: Record, g: Tensor, logdet: PerImage) -> Tensor: ...
+
+
+class Convolution:
+    """Stride 1, size kept, and its adjoint as a convolution with flipped weights.
+
+    Args:
+        weight: (outputs, inputs, k, k), k odd.
+        bias: (outputs,).
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor):
+        self.weight = weight.contiguous(memory_format=torch.channels_last)
+        self.bias = bias
+        self.flipped = weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
+
+    def __call__(self, h: Tensor) -> Tensor:
+        return _convolve(h, self.weight, self.bias)
+
+    def pull(self, g: Tensor) -> Tensor:
+        return _convolve(g, self.flipped, None)
+
+
+def _convolve(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    side = weight.shape[-1] // 2
+    if h.device.type == "cpu" and h.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+        # F.conv2d takes another kernel for small inputs, so a picture's energy would depend on its batch;
+        # this one is the same for all, and twice as fast for 1 × 1.
+        return torch.mkldnn_convolution(h, weight, bias, [side, side], [1, 1], [1, 1], 1)
+    return F.conv2d(h, weight, bias, padding=side)
+
+
+@dataclass(frozen=True)
+class Network:
+    """Convolutions with SiLU between them, and a map added at the end."""
+
+    convolutions: list[Convolution]
+    position: Tensor | None = None
+
+    def __call__(self, h: Tensor) -> tuple[Tensor, Record]:
+        *inner, last = self.convolutions
+        record = []
+        for convolution in inner:
+            record.append(convolution(h))
+            h = F.silu(record[-1])
+        out = last(h)
+        return out if self.position is None else out + self.position, record
+
+    def pull(self, record: Record, g: Tensor) -> Tensor:
+        *inner, last = self.convolutions
+        g = last.pull(g)
+        for convolution, before in zip(reversed(inner), reversed(record), strict=True):
+            g = convolution.pull(torch.ops.aten.silu_backward.grad_input(g, before, grad_input=g))
+        return g
+
+
+@dataclass(frozen=True)
+class Affine:
+    """b' = b · exp(s(a)) + t(a), with s in (−bound, bound); the network gives (s before its bound, t).
+
+    Here maps have two arguments, and a pull returns (cotangent of a, cotangent of b).
+    """
+
+    network: "Network | Checkerboard"
+    bound: float
+
+    def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, PerImage, Record]:
+        log_scale, scale, slope, shift, record = self._parts(a)
+        return b * scale + shift, log_scale.sum((1, 2, 3)), (b, scale, slope, record)
+
+    def inverse(self, a: Tensor, b: Tensor) -> tuple[Tensor, PerImage, Record]:
+        log_scale, scale, slope, shift, record = self._parts(a)
+        b = (b - shift) / scale
+        return b, -log_scale.sum((1, 2, 3)), (b, scale, slope, record)
+
+    def pull(self, record: Record, g: Tensor, logdet: PerImage) -> tuple[Tensor, Tensor]:
+        b, scale, slope, inner = record
+        own = g * scale
+        raw = (own * b + expand(logdet, b)) * slope
+        return self.network.pull(inner, torch.cat((raw, g), 1)), own
+
+    def pull_inverse(self, record: Record, g: Tensor, logdet: PerImage) -> tuple[Tensor, Tensor]:
+        b, scale, slope, inner = record
+        own = g / scale
+        raw = (g * b + expand(logdet, b)) * slope
+        return self.network.pull(inner, -torch.cat((raw, own), 1)), own
+
+    def _parts(self, a: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Record]:
+        out, record = self.network(a)
+        raw, shift = out.chunk(2, 1)
+        tanh = torch.tanh(raw / self.bound)
+        log_scale = self.bound * tanh
+        return log_scale, log_scale.exp(), 1 - tanh * tanh, shift, record
+
+
+@dataclass(frozen=True)
+class Squeeze:
+    """Each 2 × 2 block becomes four channels."""
+
+    def forward(self, h: Tensor) -> tuple[Tensor, PerImage, Record]:
+        return unshuffle(h), h.new_zeros(len(h)), None
+
+    def inverse(self, h: Tensor) -> tuple[Tensor, PerImage, Record]:
+        return shuffle(h), h.new_zeros(len(h)), None
+
+    def pull(self, record: Record, g: Tensor, logdet: PerImage) -> Tensor:
+        return shuffle(g)
+
+    def pull_inverse(self, record: Record, g: Tensor, logdet: PerImage) -> Tensor:
+        return unshuffle(g)
+
+
+def unshuffle(h: Tensor) -> Tensor:
+    """(B, C, 2H, 2W) -> (B, 4C, H, W)."""
+    return F.pixel_unshuffle(h, 2).contiguous(memory_format=torch.channels_last)
+
+
+def shuffle(h: Tensor) -> Tensor:
+    """(B, 4C, H, W) -> (B, C, 2H, 2W)."""
+    return F.pixel_shuffle(h, 2).contiguous(memory_format=torch.channels_last)
+
+
+class Mix:
+    """h' = W h + c at every position.
+
+    Args:
+        weight: W, (C, C), float64.
+        bias: c, (C,), float64.
+        like: the dtype and device of the maps.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, like: Tensor):
+        self.exact, self.like = (weight, bias), like
+        inverse = torch.linalg.inv(weight)
+        self._forward = _pointwise(weight, bias, like)
+        self._inverse = _pointwise(inverse, -inverse @ bias, like)
+        self._logdet = torch.linalg.slogdet(weight).logabsdet.to(like)
+
+    def then(self, other: "Mix") -> "Mix":
+        """This and then the other, as one."""
+        (first, bias), (second, more) = self.exact, other.exact
+        return Mix(second @ first, second @ bias + more, self.like)
+
+    def forward(self, h: Tensor) -> tuple[Tensor, PerImage, Record]:
+        return self._forward(h), self._total(h), None
+
+    def inverse(self, h: Tensor) -> tuple[Tensor, PerImage, Record]:
+        return self._inverse(h), -self._total(h), None
+
+    def pull(self, record: Record, g: Tensor, logdet: PerImage) -> Tensor:
+        return self._forward.pull(g)
+
+    def pull_inverse(self, record: Record, g: Tensor, logdet: PerImage) -> Tensor:
+        return self._inverse.pull(g)
+
+    def _total(self, h: Tensor) -> PerImage:
+        return (self._logdet * (h.shape[2] * h.shape[3])).expand(len(h))
+
+
+def _pointwise(weight: Tensor, bias: Tensor, like: Tensor) -> Convolution:
+    return Convolution(weight.to(like)[:, :, None, None], bias.to(like))
+
+
+@dataclass(frozen=True)
+class ChannelCoupling:
+    """One half of the channels, changed given the other half."""
+
+    affine: Affine
+    swap: bool
+
+    def forward(self, h: Tensor) -> tuple[Tensor, PerImage, Record]:
+        a, b = self._halves(h)
+        b, logdet, record = self.affine.forward(a, b)
+        return self._join(a, b), logdet, record
+
+    def inverse(self, h: Tensor) -> tuple[Tensor, PerImage, Record]:
+        a, b = self._halves(h)
+        b, logdet, record = self.affine.inverse(a, b)
+        return self._join(a, b), logdet, record
+
+    def pull(self, record: Record, g: Tensor, logdet: PerImage) -> Tensor:
+        kept, changed = self._halves(g)
+        more, changed = self.affine.pull(record, changed, logdet)
+        return self._join(more.add_(kept), changed)
+
+    def pull_inverse(self, record: Record, g: Tensor, logdet: PerImage) -> Tensor:
+        kept, changed = self._halves(g)
+        more, changed = self.affine.pull_inverse(record, changed, logdet)
+        return self._join(more.add_(kept), changed)
+
+    def _halves(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        first, second = h.chunk(2, 1)
+        return (second, first) if self.swap else (first, second)
+
+    def _join(self, a: Tensor, b: Tensor) -> Tensor:
+        return torch.cat((b, a) if self.swap else (a, b), 1)
+
+
+@dataclass(frozen=True)
+class Checkerboard:
+    """A network that sees the squares of one colour only, and answers on those of the other only."""
+
+    network: Network
+    odd: bool
+
+    def __call__(self, h: Tensor) -> tuple[Tensor, Record]:
+        seen = self._seen(h)
+        out, record = self.network(h * seen)
+        return out * (1 - seen), record
+
+    def pull(self, record: Record, g: Tensor) -> Tensor:
+        seen = self._seen(g)
+        return self.network.pull(record, g * (1 - seen)) * seen
+
+    def _seen(self, h: Tensor) -> Tensor:
+        rows = torch.arange(h.shape[2], device=h.device)[:, None]
+        columns = torch.arange(h.shape[3], device=h.device)[None]
+        return ((rows + columns) % 2 == int(self.odd)).to(h)
+
+
+@dataclass(frozen=True)
+class CheckerboardCoupling:
+    """The squares of one colour, changed given those of the other."""
+
+    affine: Affine
+
+    def forward(self, h: Tensor) -> tuple[Tensor, PerImage, Record]:
+        return self.affine.forward(h, h)
+
+    def inverse(self, h: Tensor) -> tuple[Tensor, PerImage, Record]:
+        return self.affine.inverse(h, h)
+
+    def pull(self, record: Record, g: Tensor, logdet: PerImage) -> Tensor:
+        more, changed = self.affine.pull(record, g, logdet)
+        return more.add_(changed)
+
+    def pull_inverse(self, record: Record, g: Tensor, logdet: PerImage) -> Tensor:
+        more, changed = self.affine.pull_inverse(record, g, logdet)
+        return more.add_(changed)
+
+
+@dataclass(frozen=True)
+class Standardise:
+    """h' = (h − mean) / std, entry by entry; both (1, C, H, W) or (1, C, 1, 1)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def forward(self, h: Tensor) -> tuple[Tensor, PerImage, Record]:
+        return (h - self.mean) / self.std, -self._total(h), None
+
+    def inverse(self, h: Tensor) -> tuple[Tensor, PerImage, Record]:
+        return h * self.std + self.mean, self._total(h), None
+
+    def pull(self, record: Record, g: Tensor, logdet: PerImage) -> Tensor:
+        return g / self.std
+
+    def pull_inverse(self, record: Record, g: Tensor, logdet: PerImage) -> Tensor:
+        return g * self.std
+
+    def _total(self, h: Tensor) -> PerImage:
+        return self.std.log().expand_as(h[:1]).sum().expand(len(h))

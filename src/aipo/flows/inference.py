@@ -1,0 +1,136 @@
+"""A frozen multi-scale flow and its derivative, for automatic differentiation to call as one operation."""
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aipo.arrays import PerImage
+from aipo.flows.frozen import Affine, Record, Step, shuffle, unshuffle
+
+# Yields (log-determinant, record) of one step after the other; returns the last step's result.
+Walk = Generator[tuple[PerImage, Record], None, Tensor]
+# (cotangent of the result, cotangent of the log-determinant, records from the last step to the first)
+Pull = Callable[[Tensor, PerImage, Iterator[Record]], Tensor]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Steps that halve the resolution once; then half of the channels leave, and the rest goes on.
+
+    Results have their argument's shape. A walk in one direction leaves the records that the derivative of
+    the other needs, in the order in which that derivative reads them.
+    """
+
+    steps: list[Step]
+    split: Affine | None = None
+    rest: "Scale | None" = None
+
+    def forward(self, h: Tensor) -> Walk:
+        """z of h."""
+        for step in self.steps:
+            h, logdet, record = step.forward(h)
+            yield logdet, record
+        if self.split is not None and self.rest is not None:
+            stay, leaving = h.chunk(2, 1)
+            leaving, logdet, record = self.split.inverse(stay, leaving)
+            yield logdet, record
+            inner = yield from self.rest.forward(stay)
+            h = torch.cat((inner, leaving), 1)
+        return shuffle(h)
+
+    def inverse(self, z: Tensor) -> Walk:
+        """h of z."""
+        h = unshuffle(z)
+        if self.split is not None and self.rest is not None:
+            inner, leaving = h.chunk(2, 1)
+            stay = yield from self.rest.inverse(inner)
+            leaving, logdet, record = self.split.forward(stay, leaving)
+            yield logdet, record
+            h = torch.cat((stay, leaving), 1)
+        for step in reversed(self.steps):
+            h, logdet, record = step.inverse(h)
+            yield logdet, record
+        return h
+
+    def pull(self, g: Tensor, logdet: PerImage, records: Iterator[Record]) -> Tensor:
+        """Cotangents of what `forward` gives to that of h."""
+        g = unshuffle(g)
+        if self.split is not None and self.rest is not None:
+            inner, leaving = g.chunk(2, 1)
+            stay = self.rest.pull(inner, logdet, records)
+            more, leaving = self.split.pull_inverse(next(records), leaving, logdet)
+            g = torch.cat((more.add_(stay), leaving), 1)
+        for step in reversed(self.steps):
+            g = step.pull(next(records), g, logdet)
+        return g
+
+    def pull_inverse(self, g: Tensor, logdet: PerImage, records: Iterator[Record]) -> Tensor:
+        """Cotangents of what `inverse` gives to that of z."""
+        for step in self.steps:
+            g = step.pull_inverse(next(records), g, logdet)
+        if self.split is not None and self.rest is not None:
+            stay, leaving = g.chunk(2, 1)
+            more, leaving = self.split.pull(next(records), leaving, logdet)
+            inner = self.rest.pull_inverse(more.add_(stay), logdet, records)
+            g = torch.cat((inner, leaving), 1)
+        return shuffle(g)
+
+
+def finish(walk: Walk, tape: list[Record] | None = None) -> tuple[Tensor, PerImage]:
+    """The walk's result and log-determinant; its records go to the tape."""
+    total: PerImage | float = 0.0
+    while True:
+        try:
+            logdet, record = next(walk)
+        except StopIteration as end:
+            assert isinstance(total, Tensor)
+            return end.value, total
+        total = total + logdet
+        if tape is not None:
+            tape.append(record)
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One direction of a frozen flow.
+
+    Args:
+        there: the walk of an argument.
+        back: the walk of a result, which finds the same records, last one first.
+        pull: the derivative of `there`.
+        exact: what `there` ends in, by automatic differentiation, for derivatives of the derivative.
+    """
+
+    there: Callable[[Tensor], Walk]
+    back: Callable[[Tensor], Walk]
+    pull: Pull
+    exact: Callable[[Tensor], tuple[Tensor, PerImage]]
+
+
+class Evaluate(torch.autograd.Function):
+    """`apply(h, direction, stored)` -> result and log-determinant, with a derivative by hand.
+
+    `stored`: keep the records, or find them again by walking back from the result.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, direction: Direction, stored: bool) -> tuple[Tensor, PerImage]:
+        ctx.direction, ctx.tape = direction, [] if stored else None
+        result, logdet = finish(direction.there(h), ctx.tape)
+        ctx.save_for_backward(h, result)
+        return result, logdet
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor):
+        h, result = ctx.saved_tensors
+        direction: Direction = ctx.direction
+        if torch.is_grad_enabled():  # create_graph: this derivative will be differentiated
+            gradient = torch.autograd.grad(direction.exact(h), h, cotangents, create_graph=True)[0]
+            return gradient, None, None
+        found = (record for _, record in direction.back(result))
+        records = found if ctx.tape is None else reversed(ctx.tape)
+        g, logdet = cotangents
+        return direction.pull(g, logdet, records), None, None
