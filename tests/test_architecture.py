@@ -29,7 +29,7 @@ LAYERS = [
     {"predictors", "state", "blending", "flows"},
     {"schedules", "priors", "training"},
     {"path"},
-    {"certificate"},
+    {"certificate", "foreign"},
     {"objective"},
     {"latents", "defaults"},
     {"reconstruct", "fitting", "conventional"},

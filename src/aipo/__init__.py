@@ -4,7 +4,7 @@ A measurement y = f(x) + e has many explanations; aipo finds the one that minimi
 data energy D = −log p(y | x), the prior energy R = −log p_G(x) of a normalizing flow, and λ along a path.
 """
 
-from aipo import flows, likelihoods, operators, priors
+from aipo import flows, foreign, likelihoods, operators, priors
 from aipo.branches import Branches, best_of
 from aipo.priors import load_prior
 from aipo.reconstruct import Reconstruction, reconstruct, trace
@@ -17,6 +17,7 @@ __all__ = [
     "Reconstruction",
     "best_of",
     "flows",
+    "foreign",
     "gaussian_to_prior",
     "likelihoods",
     "load_prior",
