@@ -15,8 +15,8 @@ Images: TypeAlias = Float[Tensor, "B C H W"]
 Measurements: TypeAlias = Float[Tensor, "B *m"]
 PerImage: TypeAlias = Float[Tensor, " B"]
 
-# Largest batch whose images are multiplied one by one.
-MANY = 64
+# Most rows that are multiplied one by one: a batch of 64 images, and their copies for SURE.
+MANY = 128
 
 
 def per_image_sum(values: Tensor) -> PerImage:

@@ -65,12 +65,10 @@ class LBFGS:
             decrement=point.value,
             status=torch.where(point.finite(), int(Status.RUNNING), int(Status.DIVERGED)),
         )
-        pairs = list(pairwise([*history, point][-self.memory - 1 :]))
-        if pairs:
-            changes = [after.gradient - before.gradient for before, after in pairs]
-            products = metric(torch.cat(changes)).split(len(point.x))
-            for (before, after), change, product in zip(pairs, changes, products, strict=True):
-                state = self._learn(state, after.x - before.x, change, product, after.finite())
+        # Pair by pair: a product of many rows rounds otherwise than one of a few.
+        for before, after in pairwise([*history, point][-self.memory - 1 :]):
+            change = after.gradient - before.gradient
+            state = self._learn(state, after.x - before.x, change, metric(change), after.finite())
         state = replace(state, decrement=0.5 * dot(point.gradient, state.metric_gradient))
         return self._search_direction(state)
 
