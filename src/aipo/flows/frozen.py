@@ -23,7 +23,7 @@ from aipo.arrays import PerImage, expand
 
 Record = Any
 
-# Entries that PyTorch's vectorised loops take at once; what is left over at the end rounds otherwise.
+# Entries that PyTorch's vectorised SiLU takes at once; what is left over at the end rounds otherwise.
 VECTOR = 64
 
 
@@ -63,8 +63,8 @@ def _convolve(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.conv2d(h, weight, bias, padding=side)
 
 
-def _smooth(function: Callable[..., Tensor], *maps: Tensor) -> Tensor:
-    """A transcendental function, entry by entry, that gives an image the same whatever its batch."""
+def _silu(function: Callable[..., Tensor], *maps: Tensor) -> Tensor:
+    """SiLU or its derivative, the same for an image whatever its batch."""
     if len(maps[0]) == 1 or maps[0][0].numel() % VECTOR == 0:
         return function(*maps)
     return torch.cat([function(*images) for images in zip(*(h.split(1) for h in maps), strict=True)])
@@ -82,7 +82,7 @@ class Network:
         record = []
         for convolution in inner:
             record.append(convolution(h))
-            h = _smooth(F.silu, record[-1])
+            h = _silu(F.silu, record[-1])
         out = last(h)
         return out if self.position is None else out + self.position, record
 
@@ -90,7 +90,7 @@ class Network:
         *inner, last = self.convolutions
         g = last.pull(g)
         for convolution, before in zip(reversed(inner), reversed(record), strict=True):
-            g = convolution.pull(_smooth(torch.ops.aten.silu_backward, g, before))
+            g = convolution.pull(_silu(torch.ops.aten.silu_backward, g, before))
         return g
 
 
@@ -128,9 +128,9 @@ class Affine:
     def _parts(self, a: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Record]:
         out, record = self.network(a)
         raw, shift = out.chunk(2, 1)
-        tanh = _smooth(torch.tanh, raw / self.bound)
+        tanh = torch.tanh(raw / self.bound)
         log_scale = self.bound * tanh
-        return log_scale, _smooth(torch.exp, log_scale), 1 - tanh * tanh, shift, record
+        return log_scale, log_scale.exp(), 1 - tanh * tanh, shift, record
 
 
 @dataclass(frozen=True)
