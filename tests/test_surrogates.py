@@ -7,8 +7,16 @@ from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 from torch import Tensor
 
+from aipo.errors import InputError
 from aipo.priors import Gaussian
-from aipo.surrogates import VARIANCE_FLOOR, LowRankGaussian, StationaryGaussian, Surrogate, energy
+from aipo.surrogates import (
+    VARIANCE_FLOOR,
+    LowRankGaussian,
+    LowRankStationary,
+    StationaryGaussian,
+    Surrogate,
+    energy,
+)
 
 Shape = tuple[int, int, int]
 
@@ -35,13 +43,24 @@ def stationary(shape: Shape, grid: int = 8) -> StationaryGaussian:
     return StationaryGaussian(randn(channels), colours, photo_like(channels, grid))
 
 
+def textured(shape: Shape, rank: int = 3) -> LowRankStationary:
+    texture, n = stationary(shape), torch.Size(shape).numel()
+    power = texture.power(randn(1, *shape))
+    return LowRankStationary(randn(*shape), randn(n, rank, seed=1), texture.colours, power)
+
+
 def full(shape: Shape) -> Gaussian:
     n = torch.Size(shape).numel()
     root = randn(n, n, seed=4) / n**0.5
     return Gaussian(randn(*shape), root @ root.T + 0.1 * torch.eye(n))
 
 
-SURROGATES = {"low-rank": low_rank, "stationary": stationary, "full": full}
+SURROGATES = {
+    "low-rank": low_rank,
+    "stationary": stationary,
+    "low-rank-stationary": textured,
+    "full": full,
+}
 every_surrogate = pytest.mark.parametrize("make", SURROGATES.values(), ids=SURROGATES)
 shapes = st.tuples(st.sampled_from([1, 3]), st.integers(2, 9), st.integers(2, 9))
 
@@ -241,3 +260,52 @@ def test_power_follows_newly_loaded_weights():
     before = surrogate.power(v)
     surrogate.load_state_dict(other.state_dict())
     torch.testing.assert_close(surrogate.power(v), 2 * before)
+
+
+# Low rank and stationary.
+
+
+def test_textured_covariance_is_loadings_plus_texture():
+    shape = (3, 4, 5)
+    surrogate, texture = textured(shape), stationary(shape)
+    expected = surrogate.loadings @ surrogate.loadings.T + covariance_of(texture, shape)
+    torch.testing.assert_close(covariance_of(surrogate, shape), expected)
+    torch.testing.assert_close(surrogate.covariance(unit_pictures(shape)).flatten(1), expected)
+
+
+@pytest.mark.parametrize("make", [stationary, textured])
+def test_wiener_filter_is_that_of_the_covariance(make):
+    shape, noise = (3, 4, 5), torch.tensor([1e-3, 0.1, 3.0], dtype=torch.float64)
+    surrogate, v = make(shape), randn(3, *shape, seed=5)
+    covariance = covariance_of(surrogate, shape)
+    for i, level in enumerate(noise):
+        whole = covariance + level * torch.eye(len(covariance))
+        expected = covariance @ torch.linalg.solve(whole, v[i].flatten())
+        torch.testing.assert_close(surrogate.wiener(v, noise)[i].flatten(), expected)
+
+
+def test_textured_fit_recovers_outlines_and_texture():
+    shape, count = (1, 6, 8), 20_000
+    texture = stationary(shape)
+    power = 0.02 * texture.power(randn(1, *shape))
+    truth = LowRankStationary(0.5 + 0.1 * randn(*shape), randn(48, 2, seed=1), texture.colours, power)
+    pictures = truth.mean + truth.factor(randn(count, 50, seed=7))
+    fitted = LowRankStationary.fit(pictures, rank=2)
+    expected, actual = covariance_of(truth, shape), covariance_of(fitted, shape)
+    assert torch.linalg.matrix_norm(actual - expected) <= 0.03 * torch.linalg.matrix_norm(expected)
+    rest = precision_of(fitted, shape) - precision_of(truth, shape)
+    assert torch.linalg.matrix_norm(rest) <= 0.5 * torch.linalg.matrix_norm(precision_of(truth, shape))
+
+
+def test_new_weights_replace_what_was_prepared_from_the_old():
+    one, other, v = textured((3, 4, 5)), textured((3, 4, 5)), randn(2, 3, 4, 5)
+    other.loadings.mul_(2)
+    before = one.precision(v)
+    one.load_state_dict(other.state_dict())
+    assert torch.equal(one.precision(v), other.precision(v)) and not torch.equal(one.precision(v), before)
+
+
+def test_parts_that_do_not_fit_are_refused():
+    good = textured((3, 4, 5))
+    with pytest.raises(InputError, match=r"power \(3, 4, 5\)"):
+        LowRankStationary(good.mean, good.loadings, good.colours, torch.ones(3, 4, 5))

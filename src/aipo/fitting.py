@@ -12,7 +12,7 @@ from aipo.checkpoints import write_atomic
 from aipo.data import PictureData, dequantize
 from aipo.errors import InputError
 from aipo.priors import FlowPrior, build_flow
-from aipo.surrogates import LowRankGaussian, StationaryGaussian
+from aipo.surrogates import LowRankStationary, StationaryGaussian
 from aipo.training import TrainingOptions, bits_per_dim, train
 
 
@@ -88,7 +88,7 @@ def fit_prior(
         "format": 1,
         "name": origin.name,
         "flow": architecture,
-        "surrogate": "stationary" if flow_options.any_size else "low-rank",
+        "surrogate": "stationary" if flow_options.any_size else "low-rank-stationary",
         "preprocessing": "none: the density is of x in [0, 1]; uniform dequantization in training only",
         "data": origin.data,
         "licence": origin.licence,
@@ -131,12 +131,12 @@ def _round_to_half(flow: torch.nn.Module) -> None:
             tensor.copy_(tensor.half().float())
 
 
-def _surrogate(data: PictureData, any_size: bool) -> LowRankGaussian | StationaryGaussian:
+def _surrogate(data: PictureData, any_size: bool) -> LowRankStationary | StationaryGaussian:
     if any_size:  # larger crops than the flow's resolve the low frequencies
         smallest = min(min(picture.shape[1:]) for picture in data.pictures)
         return StationaryGaussian.fit(_images(replace(data, crop=min(128, smallest)), 512))
     images = _images(data, 4096)
-    return LowRankGaussian.fit(images, rank=min(128, images[0].numel() // 4))
+    return LowRankStationary.fit(images, rank=min(128, images[0].numel() // 4))
 
 
 def _images(data: PictureData, count: int) -> Images:

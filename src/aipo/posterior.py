@@ -7,7 +7,7 @@ With x ~ N(μ, Σ), y = A x + e and α = λσ², the minimiser of ‖y − A x�
 and (AᵀA + αΣ⁻¹)⁻¹ is the metric of the solvers. α is one number per image, and one preparation serves
 every α, because the weight λ changes along the path. Three forms of the inverse, by structure:
 
-- `MaskedStationary`: A observes entries one by one, Σ is diagonal in the Fourier domain;
+- `MaskedStationary`: A observes entries one by one, Σ is diagonal in the Fourier domain, alone or with W Wᵀ;
 - `MaskedLowRank`: the same A, Σ = W Wᵀ + diag(d) (Woodbury's identity);
 - `Spectral`: any other linear A, by the eigenvectors of A Σ Aᵀ (m × m).
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from aipo.arrays import Images, Measurements, PerImage, dot, expand, rowwise
 from aipo.operators import Identity, LinearOperator, Mask
-from aipo.surrogates import LowRankGaussian, StationaryGaussian, Surrogate
+from aipo.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, Surrogate
 
 
 class Posterior(ABC):
@@ -61,7 +61,9 @@ class Posterior(ABC):
 
 def posterior(operator: LinearOperator, surrogate: Surrogate) -> Posterior:
     """The form of the closed-form posterior that fits the operator's and the surrogate's structure."""
-    if isinstance(operator, Identity | Mask) and isinstance(surrogate, StationaryGaussian):
+    if isinstance(operator, Identity | Mask) and isinstance(
+        surrogate, StationaryGaussian | LowRankStationary
+    ):
         return MaskedStationary(operator, surrogate)
     if isinstance(operator, Identity | Mask) and isinstance(surrogate, LowRankGaussian):
         return MaskedLowRank(operator, surrogate)
@@ -74,7 +76,7 @@ def _observed(operator: Identity | Mask) -> Tensor:
 
 
 class MaskedStationary(Posterior):
-    """AᵀA is a 0/1 mask, Σ a stationary covariance.
+    """AᵀA is a 0/1 mask, Σ a covariance that knows its Wiener filter.
 
     With everything observed C⁻¹ = (I + αΣ⁻¹)⁻¹ = Σ(Σ + α)⁻¹ (the Wiener filter) is exact. For the
     missing entries P Woodbury's identity asks for (P(I − C⁻¹)Pᵀ)⁻¹ = (P α(Σ + α)⁻¹ Pᵀ)⁻¹; the metric
@@ -86,23 +88,22 @@ class MaskedStationary(Posterior):
     """
 
     operator: Identity | Mask
-    surrogate: StationaryGaussian
+    surrogate: StationaryGaussian | LowRankStationary
 
-    def __init__(self, operator: Identity | Mask, surrogate: StationaryGaussian):
+    def __init__(self, operator: Identity | Mask, surrogate: StationaryGaussian | LowRankStationary):
         super().__init__(operator, surrogate)
         observed = _observed(operator)
         self.missing = ~observed
         self.complete = bool(observed.all())
 
     def metric(self, v: Images, alpha: PerImage) -> Images:
-        power, noise = self.surrogate.power(v), expand(alpha, v)
-        wiener = power / (power + noise)
-        filtered = self.surrogate.apply(wiener, v)
+        filtered = self.surrogate.wiener(v, alpha)
         if self.complete:
             return filtered
         missing = self.missing.to(v)
-        hole = missing * self.surrogate.apply(1 + power / noise, missing * filtered)
-        return filtered + self.surrogate.apply(wiener, hole)
+        hole = missing * filtered
+        hole = hole + missing * self.surrogate.covariance(hole) / expand(alpha, v)
+        return filtered + self.surrogate.wiener(hole, alpha)
 
     def _from_residual(self, residual: Measurements, alpha: PerImage) -> Images:
         right = self.operator.adjoint(residual)

@@ -9,7 +9,7 @@ import math
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +19,12 @@ from aipo import checkpoints
 from aipo.arrays import Images, PerImage
 from aipo.errors import CheckpointError, InputError
 from aipo.flows import Glow, MultiScaleFlow, RealNVP
-from aipo.surrogates import LowRankGaussian, StationaryGaussian, Surrogate, energy
+from aipo.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, Surrogate, energy
 
 FAMILIES: dict[str, type[Glow] | type[RealNVP]] = {"glow": Glow, "realnvp": RealNVP}
+
+
+Fitted: TypeAlias = LowRankGaussian | LowRankStationary | StationaryGaussian
 
 
 class Prior(Protocol):
@@ -125,9 +128,7 @@ class FlowPrior(nn.Module):
         card: what the prior was trained on, by which command, how good it is, under which licence.
     """
 
-    def __init__(
-        self, flow: MultiScaleFlow, surrogate: LowRankGaussian | StationaryGaussian, card: dict[str, Any]
-    ):
+    def __init__(self, flow: MultiScaleFlow, surrogate: Fitted, card: dict[str, Any]):
         super().__init__()
         self.flow = flow.freeze()
         self.surrogate = surrogate
@@ -243,16 +244,18 @@ def load_prior(name: str | Path) -> FlowPrior:
     return FlowPrior(flow, surrogate, card)
 
 
-def _check_surrogate(
-    surrogate: LowRankGaussian | StationaryGaussian, shape: tuple[int, int | None, int | None]
-) -> None:
+def _check_surrogate(surrogate: Fitted, shape: tuple[int, int | None, int | None]) -> None:
     mean = tuple(surrogate.mean.shape)
-    expected = shape if isinstance(surrogate, LowRankGaussian) else shape[:1]
+    expected = shape[:1] if isinstance(surrogate, StationaryGaussian) else shape
     if mean != expected:
         raise InputError(f"the surrogate's mean has shape {mean}, but the flow's pictures {tuple(shape)}")
 
 
-_SURROGATES = {"low-rank": LowRankGaussian, "stationary": StationaryGaussian}
+_SURROGATES = {
+    "low-rank": LowRankGaussian,
+    "low-rank-stationary": LowRankStationary,
+    "stationary": StationaryGaussian,
+}
 
 
 def build_flow(description: dict[str, Any]) -> MultiScaleFlow:
