@@ -105,32 +105,35 @@ class Affine:
     bound: float
 
     def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, PerImage, Record]:
-        log_scale, scale, slope, shift, record = self._parts(a)
-        return b * scale + shift, log_scale.sum((1, 2, 3)), (b, scale, slope, record)
+        log_scale, scale, shift, inner = self._parts(a)
+        return torch.addcmul(shift, b, scale), log_scale.sum((1, 2, 3)), (b, log_scale, scale, inner)
 
     def inverse(self, a: Tensor, b: Tensor) -> tuple[Tensor, PerImage, Record]:
-        log_scale, scale, slope, shift, record = self._parts(a)
-        b = (b - shift) / scale
-        return b, -log_scale.sum((1, 2, 3)), (b, scale, slope, record)
+        log_scale, scale, shift, inner = self._parts(a)
+        b = (b - shift).div_(scale)
+        return b, log_scale.sum((1, 2, 3)).neg_(), (b, log_scale, scale, inner)
 
     def pull(self, record: Record, g: Tensor, logdet: PerImage) -> tuple[Tensor, Tensor]:
-        b, scale, slope, inner = record
+        b, log_scale, scale, inner = record
         own = g * scale
-        raw = (own * b + expand(logdet, b)) * slope
+        raw = torch.addcmul(expand(logdet, b), own, b).mul_(self._slope(log_scale))
         return self.network.pull(inner, torch.cat((raw, g), 1)), own
 
     def pull_inverse(self, record: Record, g: Tensor, logdet: PerImage) -> tuple[Tensor, Tensor]:
-        b, scale, slope, inner = record
+        b, log_scale, scale, inner = record
         own = g / scale
-        raw = (g * b + expand(logdet, b)) * slope
-        return self.network.pull(inner, -torch.cat((raw, own), 1)), own
+        raw = torch.addcmul(expand(logdet, b), g, b).mul_(self._slope(log_scale))
+        return self.network.pull(inner, torch.cat((raw, own), 1).neg_()), own
 
-    def _parts(self, a: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Record]:
+    def _parts(self, a: Tensor) -> tuple[Tensor, Tensor, Tensor, Record]:
         out, record = self.network(a)
         raw, shift = out.chunk(2, 1)
-        tanh = torch.tanh(raw / self.bound)
-        log_scale = self.bound * tanh
-        return log_scale, log_scale.exp(), 1 - tanh * tanh, shift, record
+        log_scale = (raw / self.bound).tanh_().mul_(self.bound)
+        return log_scale, log_scale.exp(), shift, record
+
+    def _slope(self, log_scale: Tensor) -> Tensor:
+        """∂ log-scale / ∂ raw, 1 − tanh²."""
+        return log_scale.square().mul_(-1 / self.bound**2).add_(1)
 
 
 @dataclass(frozen=True)
