@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import log, pi
 from pathlib import Path
+from typing import Any
 
 import torch
 from common import heading
@@ -80,7 +81,7 @@ def normflows(size: int) -> Package:
             merges.append(nf.flows.Merge())
         shape = (channels if i == 0 else channels // 2, side, side)
         bases.append(nf.distributions.DiagGaussian(shape))
-    model = nf.MultiscaleFlow(bases, flows, merges, class_cond=False)
+    model: Any = nf.MultiscaleFlow(bases, flows, merges, class_cond=False)
     return Package(model, lambda x: model.log_prob(x, None), lambda count: model.sample(count)[0])
 
 
@@ -88,14 +89,15 @@ def freia(size: int) -> Package:
     import FrEIA.framework as fr
     import FrEIA.modules as fm
 
-    nodes, ends = [fr.InputNode(3, size, size)], []
+    nodes: list[Any] = [fr.InputNode(3, size, size)]
+    ends: list[Any] = []
     for level in range(LEVELS):
         nodes.append(fr.Node(nodes[-1], fm.IRevNetDownsampling, {}))
         for _ in range(STEPS):
             block = {"subnet_constructor": network, "permute_soft": True}
             nodes.append(fr.Node(nodes[-1], fm.AllInOneBlock, block))
         if level < LEVELS - 1:
-            split = fr.Node(nodes[-1], fm.Split, {})
+            split: Any = fr.Node(nodes[-1], fm.Split, {})
             nodes.append(split)
             ends.append(fr.OutputNode(split.out1))
             nodes.append(fr.Node(split.out0, fm.Reshape, {"output_dims": split.output_dims[0]}))
@@ -104,7 +106,7 @@ def freia(size: int) -> Package:
 
     def log_prob(x: Tensor) -> Tensor:
         latents, log_det = model(x)
-        squares = sum((z * z).flatten(1).sum(1) for z in latents)
+        squares = torch.stack([(z * z).flatten(1).sum(1) for z in latents]).sum(0)
         return log_det - 0.5 * squares - 0.5 * log(2 * pi) * x[0].numel()
 
     shapes = [tuple(node.input_dims[0]) for node in ends]
@@ -121,7 +123,7 @@ def nflows(size: int) -> Package:
     from nflows.flows import Flow
 
     whole = tr.MultiscaleCompositeTransform(num_transforms=LEVELS)
-    shape = (3, size, size)
+    shape: Any = (3, size, size)
     for _ in range(LEVELS):
         channels, side = 4 * shape[0], shape[1] // 2
         parts: list[nn.Module] = [tr.SqueezeTransform()]
@@ -132,7 +134,7 @@ def nflows(size: int) -> Package:
                 tr.OneByOneConvolution(channels),
                 tr.AffineCouplingTransform(mask.float(), lambda i, o: Contextless(network(i, o))),
             ]
-        shape = whole.add_transform(tr.CompositeTransform(parts), (channels, side, side)) or ()
+        shape = whole.add_transform(tr.CompositeTransform(parts), (channels, side, side))
     model = Flow(whole, StandardNormal((3 * size * size,)))
     return Package(model, model.log_prob, model.sample)
 

@@ -5,9 +5,12 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from aipo.flows import Glow, MultiScaleFlow, RealNVP
+from aipo.flows import Flow, Glow, RealNVP, TarFlow
 
-FAMILIES = {"glow": Glow, "realnvp": RealNVP}
+MULTISCALE = {"glow": Glow, "realnvp": RealNVP}
+FAMILIES = MULTISCALE | {"tarflow": TarFlow}
+# A few channels, or one attention head.
+HIDDEN = {"glow": 5, "realnvp": 5, "tarflow": 32}
 
 
 def rand(*shape: int, seed: int = 0) -> Tensor:
@@ -29,10 +32,10 @@ def randomise(module: nn.Module, noise: float = 0.1) -> nn.Module:
 
 
 @cache
-def make(family: str, kind: str, channels: int, levels: int, size: tuple[int, int]) -> MultiScaleFlow:
+def make(family: str, kind: str, channels: int, levels: int, size: tuple[int, int]) -> Flow:
     """A random flow initialised for pictures of `size`, in float64. Tests must leave it as it is."""
     torch.manual_seed(0)
     shape = (channels, *(size if kind == "fixed" else (None, None)))
-    flow = FAMILIES[family](shape, levels=levels, steps=2, hidden=5)
+    flow = FAMILIES[family](shape, levels=levels, steps=2, hidden=HIDDEN[family])
     randomise(flow).initialise(rand(8, channels, *size, seed=1))
     return flow

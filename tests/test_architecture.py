@@ -12,8 +12,9 @@ ROOT = Path(aipo.__file__).parent
 # Every module of the package; each one imports modules of the layers above its own line, never of its own.
 LAYERS = [
     {"arrays", "errors"},
-    {"flows.flow", "flows.frozen", "solvers", "derivatives", "operators", "surrogates", "checkpoints"},
+    {"flows.frozen", "solvers", "derivatives", "operators", "surrogates", "checkpoints"},
     {"flows.layers", "flows.inference", "images", "metrics"},
+    {"flows.flow"},
     {
         "curvature",
         "lbfgs",
@@ -22,6 +23,7 @@ LAYERS = [
         "likelihoods",
         "posterior",
         "flows.multiscale",
+        "flows.tarflow",
         "data",
         "baselines",
     },

@@ -7,17 +7,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_flows import FAMILIES, make, rand, randn, randomise
+from random_flows import FAMILIES, HIDDEN, MULTISCALE, make, rand, randn, randomise
 from scipy.stats import norm, qmc
 from torch import Tensor, nn
 from torch.autograd import gradcheck
 from torch.autograd.functional import jacobian
 from torch.func import functional_call
+from torch.nn.functional import pixel_unshuffle
 
 from aipo.arrays import per_image_sum
 from aipo.checkpoints import load_state, load_tensors, save_tensors
 from aipo.errors import InputError
-from aipo.flows import Glow
+from aipo.flows import Glow, TarFlow
 from aipo.flows.layers import (
     LOG_SCALE_BOUND,
     ActNorm,
@@ -30,8 +31,8 @@ from aipo.flows.layers import (
     Squeeze,
 )
 
-KINDS = list(product(FAMILIES, ["fixed", "any"]))
-CASES = list(product(FAMILIES, ["fixed", "any"], [1, 3], [1, 2, 3]))
+KINDS = [*product(MULTISCALE, ["fixed", "any"]), ("tarflow", "fixed")]
+CASES = [(*kind, *rest) for kind in KINDS for rest in product([1, 3], [1, 2, 3])]
 every_kind = pytest.mark.parametrize(("family", "kind"), KINDS, ids=str)
 every_case = pytest.mark.parametrize(("family", "kind", "channels", "levels"), CASES, ids=str)
 
@@ -71,7 +72,7 @@ def test_inverse(family, kind, channels, levels, rows, columns, batch, seed):
     flow = make(family, kind, channels, levels, size if kind == "fixed" else (16, 8))
     x = rand(batch, channels, *size, seed=seed)
     assert (flow.inverse(flow(x)[0]) - x).abs().max() <= 1e-10
-    single = FAMILIES[family](flow.shape, levels=levels, steps=2, hidden=5)
+    single = FAMILIES[family](flow.shape, levels=levels, steps=2, hidden=HIDDEN[family])
     single.load_state_dict(flow.state_dict())
     assert (single.inverse(single(x.float())[0]) - x).abs().max() <= 1e-4
 
@@ -156,7 +157,7 @@ def test_saved_weights_give_the_same_density(family, kind, tmp_path):
     flow = make(family, kind, 3, 2, (8, 4))
     x = rand(2, 3, 8, 4)
     save_tensors(tmp_path / "flow.safetensors", flow.state_dict(), {})
-    other = FAMILIES[family](flow.shape, levels=2, steps=2, hidden=5).double()
+    other = FAMILIES[family](flow.shape, levels=2, steps=2, hidden=HIDDEN[family]).double()
     before, picture = other.log_prob(x), other.inverse(x)  # whatever these cache must not survive
     load_state(other, load_tensors(tmp_path / "flow.safetensors")[0], "test")
     assert torch.equal(other.log_prob(x), flow.log_prob(x))
@@ -167,7 +168,9 @@ def test_saved_weights_give_the_same_density(family, kind, tmp_path):
 
 @every_kind
 def test_initialise_whitens_after_every_actnorm(family, kind):
-    flow = FAMILIES[family]((3, 8, 8) if kind == "fixed" else (3, None, None), levels=2, steps=2, hidden=5)
+    flow = FAMILIES[family](
+        (3, 8, 8) if kind == "fixed" else (3, None, None), levels=2, steps=2, hidden=HIDDEN[family]
+    )
     x = 0.2 + 0.3 * rand(16, 3, 8, 8)
     randomise(flow).initialise(x)
     outputs: list[Tensor] = []
@@ -175,7 +178,7 @@ def test_initialise_whitens_after_every_actnorm(family, kind):
         if isinstance(module, ActNorm):
             module.register_forward_hook(lambda module, inputs, output: outputs.append(output[0]))
     flow(x)
-    assert len(outputs) == {"glow": 4, "realnvp": 8}[family]
+    assert len(outputs) == {"glow": 4, "realnvp": 8, "tarflow": 1}[family]
     for output in outputs:
         std, mean = torch.std_mean(output, (0, 2, 3))
         assert mean.abs().max() <= 1e-10
@@ -206,7 +209,7 @@ def test_energies_far_from_the_data_stay_finite(family, kind):
         assert torch.isfinite(flow.log_prob(scale * randn(2, 3, 8, 8))).all()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MULTISCALE)
 @pytest.mark.parametrize("size", [(4, 4), (4, 12), (20, 8), (64, 4)], ids=str)
 def test_latents_have_the_shape_of_the_picture(family, size):
     flow = make(family, "any", 3, 2, (8, 8))
@@ -214,8 +217,7 @@ def test_latents_have_the_shape_of_the_picture(family, size):
     assert flow.inverse(randn(2, 3, *size)).shape == (2, 3, *size)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("kind", ["fixed", "any"])
+@every_kind
 @pytest.mark.parametrize(
     "shape", [(3, 8, 8), (1, 1, 8, 8), (1, 3, 8, 6), (1, 3, 7, 8), (1, 3, 0, 8), (1, 1, 3, 8, 8)], ids=str
 )
@@ -236,6 +238,21 @@ def test_a_fixed_size_flow_refuses_other_sizes(family):
 def test_sides_that_cannot_be_halved_are_refused(family):
     with pytest.raises(InputError, match="divisible by 8, got 12 × 16"):
         FAMILIES[family]((3, 12, 16), levels=3)
+
+
+@pytest.mark.parametrize(("shape", "hidden"), [((3, None, None), 32), ((3, 8, 8), 48)])
+def test_tarflow_refuses_any_size_and_other_widths(shape, hidden):
+    with pytest.raises(InputError, match="one size and a multiple of 32"):
+        TarFlow(shape, levels=2, steps=1, hidden=hidden)
+
+
+def test_every_patch_of_a_tarflow_depends_on_every_other():
+    # Blocks in one order only would leave the density of the first patch a plain Gaussian.
+    flow = make("tarflow", "fixed", 1, 1, (4, 4))
+    whole = jacobian(lambda x: flow(x)[0], rand(1, 1, 4, 4), vectorize=True).reshape(16, 16).abs()
+    patches = pixel_unshuffle(torch.arange(16).reshape(1, 1, 4, 4), 2).flatten(2)[0].T
+    for i, j in product(range(4), range(4)):
+        assert whole[patches[i]][:, patches[j]].max() > 0
 
 
 # Single layers.

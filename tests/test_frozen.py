@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 import torch
-from random_flows import FAMILIES, make, rand, randn
+from random_flows import MULTISCALE, make, rand, randn
 from torch import Tensor
 from torch.autograd import gradcheck
 
@@ -15,13 +15,14 @@ from aipo.flows.multiscale import FrozenFlow
 SIZE = (8, 16)
 STORED, RECOMPUTED = 2**40, 0
 every_flow = pytest.mark.parametrize(
-    ("family", "kind", "levels"), list(product(FAMILIES, ["fixed", "any"], [1, 3])), ids=str
+    ("family", "kind", "levels"), list(product(MULTISCALE, ["fixed", "any"], [1, 3])), ids=str
 )
 either_memory = pytest.mark.parametrize("memory", [STORED, RECOMPUTED])
 
 
 def both(family: str, kind: str, levels: int, memory: int = STORED) -> tuple[MultiScaleFlow, FrozenFlow]:
     flow = make(family, kind, 3, levels, SIZE)
+    assert isinstance(flow, MultiScaleFlow)
     frozen = flow.freeze()
     frozen.memory = memory
     return flow, frozen
@@ -62,7 +63,7 @@ def test_derivatives_are_those_of_automatic_differentiation(family, kind, levels
     assert close(gradient(frozen.inverse_and_logdet, z), gradient(flow.inverse_and_logdet, z))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MULTISCALE)
 @either_memory
 def test_the_derivative_passes_gradcheck(family, memory):
     frozen = make(family, "any", 1, 2, (4, 8)).freeze()
@@ -98,11 +99,11 @@ def test_one_graph_can_be_walked_twice(family, kind, levels, memory):
     assert torch.equal(torch.autograd.grad(total, x)[0], first)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MULTISCALE)
 @pytest.mark.parametrize(("size", "hidden"), [((16, 24), 12), ((24, 40), 32), ((64, 64), 32)], ids=str)
 def test_what_a_picture_gives_does_not_depend_on_its_batch(family, size, hidden):
     torch.manual_seed(0)
-    flow = FAMILIES[family]((3, None, None), levels=3, steps=2, hidden=hidden)
+    flow = MULTISCALE[family]((3, None, None), levels=3, steps=2, hidden=hidden)
     with torch.no_grad():
         for parameter in flow.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
@@ -124,7 +125,7 @@ def test_what_a_picture_gives_does_not_depend_on_its_batch(family, size, hidden)
 
 
 def test_freezing_leaves_the_flow_trainable_and_the_copy_constant():
-    flow = FAMILIES["glow"]((1, 4, 4), levels=1, steps=1, hidden=3)
+    flow = MULTISCALE["glow"]((1, 4, 4), levels=1, steps=1, hidden=3)
     frozen = flow.freeze()
     assert all(parameter.requires_grad for parameter in flow.parameters())
     assert not any(parameter.requires_grad for parameter in frozen.parameters())

@@ -11,14 +11,22 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from aipo import priors
+from aipo.derivatives import hessian_product, value_and_gradient
 from aipo.errors import CheckpointError, InputError
 from aipo.priors import FlowPrior, Gaussian, build_flow, load_prior
-from aipo.surrogates import LowRankGaussian, StationaryGaussian
+from aipo.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian
 
 FIXED = {"family": "glow", "shape": [3, 8, 8], "levels": 2, "steps": 2, "hidden": 6}
 ANY = {"family": "glow", "shape": [3, None, None], "levels": 2, "steps": 2, "hidden": 6}
 FIXED_REALNVP = {**FIXED, "family": "realnvp"}
-FLOWS = {"fixed": FIXED, "any": ANY, "realnvp": FIXED_REALNVP}
+TARFLOW = {"family": "tarflow", "shape": [3, 8, 8], "levels": 1, "steps": 2, "hidden": 32}
+FLOWS = {"fixed": FIXED, "any": ANY, "realnvp": FIXED_REALNVP, "tarflow": TARFLOW}
+SURROGATES = {
+    "fixed": ("low-rank", lambda pictures: LowRankGaussian.fit(pictures, rank=5)),
+    "any": ("stationary", StationaryGaussian.fit),
+    "realnvp": ("low-rank", lambda pictures: LowRankGaussian.fit(pictures, rank=5)),
+    "tarflow": ("low-rank-stationary", lambda pictures: LowRankStationary.fit(pictures, rank=5)),
+}
 
 
 def rand(*shape: int, seed: int = 0) -> Tensor:
@@ -33,10 +41,9 @@ def make(description: dict) -> FlowPrior:
         for parameter in flow.parameters():
             parameter += 0.05 * torch.randn(parameter.shape)
     flow.initialise(pictures)
-    any_size = description["shape"][1] is None
-    surrogate = StationaryGaussian.fit(pictures) if any_size else LowRankGaussian.fit(pictures, rank=5)
-    card = {"flow": description, "surrogate": "stationary" if any_size else "low-rank", "licence": "none"}
-    return FlowPrior(flow, surrogate, card)
+    name, fit = SURROGATES[next(key for key, flow in FLOWS.items() if flow is description)]
+    card = {"flow": description, "surrogate": name, "licence": "none"}
+    return FlowPrior(flow, fit(pictures), card)
 
 
 @pytest.fixture(params=FLOWS)
@@ -188,6 +195,15 @@ def test_loading_and_saving_again_changes_nothing(prior, tmp_path):
     assert torch.equal(load_prior(tmp_path / "one").energy(x), load_prior(tmp_path / "two").energy(x))
 
 
+def test_energies_have_second_derivatives(prior):
+    prior.double()
+    x, step = rand(2, 3, 8, 8).double(), 1e-5 * rand(2, 3, 8, 8, seed=3).double()
+    ahead, behind = (value_and_gradient(prior.energy, x + s * step)[1] for s in (1, -1))
+    expected = (ahead - behind) / 2
+    error = (hessian_product(prior.energy, x)(step) - expected).abs().max()
+    assert error <= 1e-4 * expected.abs().max()
+
+
 @pytest.mark.parametrize("name", ["no-such-prior", "folder/file"])
 def test_unknown_priors_are_refused_by_name(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -198,7 +214,7 @@ def test_unknown_priors_are_refused_by_name(name, tmp_path, monkeypatch):
 
 
 def test_unknown_families_are_refused_by_name():
-    with pytest.raises(InputError, match="no flow family spline; use one of glow, realnvp"):
+    with pytest.raises(InputError, match="no flow family spline; use one of glow, realnvp, tarflow"):
         build_flow({**FIXED, "family": "spline"})
 
 

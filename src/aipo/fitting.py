@@ -21,14 +21,14 @@ class FlowOptions:
     """Which flow to fit.
 
     Args:
-        family: "glow" or "realnvp".
-        levels: scales; the sides of the pictures must be divisible by 2^levels.
-        steps: steps of flow per scale.
-        hidden: width of the coupling networks.
+        family: "glow", "realnvp" or "tarflow".
+        levels: scales, or for TarFlow patches 2^levels wide; sides must be divisible by 2^levels.
+        steps: steps of flow per scale, or for TarFlow blocks.
+        hidden: width of the networks.
         any_size: one prior for pictures of every size (stationary base density).
     """
 
-    family: Literal["glow", "realnvp"] = "glow"
+    family: Literal["glow", "realnvp", "tarflow"] = "glow"
     levels: int = 3
     steps: int = 8
     hidden: int = 96

@@ -18,10 +18,14 @@ from torch import Tensor, nn
 from aipo import checkpoints
 from aipo.arrays import Images, PerImage
 from aipo.errors import CheckpointError, InputError
-from aipo.flows import Glow, MultiScaleFlow, RealNVP
+from aipo.flows import Flow, Glow, RealNVP, TarFlow
 from aipo.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, Surrogate, energy
 
-FAMILIES: dict[str, type[Glow] | type[RealNVP]] = {"glow": Glow, "realnvp": RealNVP}
+FAMILIES: dict[str, type[Glow] | type[RealNVP] | type[TarFlow]] = {
+    "glow": Glow,
+    "realnvp": RealNVP,
+    "tarflow": TarFlow,
+}
 
 
 Fitted: TypeAlias = LowRankGaussian | LowRankStationary | StationaryGaussian
@@ -128,7 +132,7 @@ class FlowPrior(nn.Module):
         card: what the prior was trained on, by which command, how good it is, under which licence.
     """
 
-    def __init__(self, flow: MultiScaleFlow, surrogate: Fitted, card: dict[str, Any]):
+    def __init__(self, flow: Flow, surrogate: Fitted, card: dict[str, Any]):
         super().__init__()
         self.flow = flow.freeze()
         self.surrogate = surrogate
@@ -182,7 +186,7 @@ class FlowPrior(nn.Module):
             raise InputError("this prior draws pictures of any size; give size=(H, W)")
         generator = torch.Generator().manual_seed(seed)
         z = temperature * torch.randn(count, channels, height, width, generator=generator)
-        return self.decode(z.to(next(self.parameters()).device))
+        return self.decode(z.to(next(self.parameters())))
 
     def save(self, folder: str | Path) -> None:
         """Write a prior folder: config.json and model.safetensors (float16 weights and loadings)."""
@@ -258,7 +262,7 @@ _SURROGATES = {
 }
 
 
-def build_flow(description: dict[str, Any]) -> MultiScaleFlow:
+def build_flow(description: dict[str, Any]) -> Flow:
     """The untrained flow of a configuration: family, shape, levels, steps, hidden.
 
     Raises:

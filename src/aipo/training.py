@@ -18,7 +18,7 @@ from tqdm import tqdm
 from aipo.checkpoints import load_state, load_tensors, save_tensors, write_atomic
 from aipo.data import PictureData, dequantize
 from aipo.errors import CheckpointError, InputError
-from aipo.flows import MultiScaleFlow
+from aipo.flows import Flow
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 METRICS_NAME = "metrics.jsonl"
@@ -71,7 +71,7 @@ class TrainingOptions:
 
 
 def train(
-    flow: MultiScaleFlow,
+    flow: Flow,
     data: PictureData,
     validation: Tensor,
     out: Path,
@@ -133,7 +133,7 @@ def _batch(data: PictureData, step: int, options: TrainingOptions) -> Tensor:
 
 
 def _step(
-    flow: MultiScaleFlow, x: Tensor, optimizer: torch.optim.Optimizer, step: int, options: TrainingOptions
+    flow: Flow, x: Tensor, optimizer: torch.optim.Optimizer, step: int, options: TrainingOptions
 ) -> float:
     warm = min(1.0, (step + 1) / options.warmup)
     cosine = 0.5 * (1 + math.cos(math.pi * step / options.steps))

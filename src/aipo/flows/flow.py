@@ -1,11 +1,14 @@
 """What every flow is: an invertible map between images and latents, and the density that it gives."""
 
+from copy import deepcopy
 from math import log, pi
 
+import torch
 from torch import Tensor, nn
 
 from aipo.arrays import Images, PerImage, per_image_sum
 from aipo.errors import InputError
+from aipo.flows.layers import ActNorm
 
 
 class Flow(nn.Module):
@@ -53,6 +56,29 @@ class Flow(nn.Module):
         z, logdet = self(x)
         return logdet + _standard_normal(z)
 
+    def freeze(self) -> "Flow":
+        """A copy for evaluation only, with constant weights."""
+        return deepcopy(self).eval().requires_grad_(False)
+
+    @property
+    def trained(self) -> "Flow":
+        """The flow whose weights are saved; itself, where evaluation has no form of its own."""
+        return self
+
+    @torch.no_grad()
+    def initialise(self, x: Images) -> None:
+        """Set every ActNorm from a first batch of training images, layer after layer."""
+        hooks = [
+            module.register_forward_pre_hook(_initialise_first)
+            for module in self.modules()
+            if isinstance(module, ActNorm)
+        ]
+        try:
+            self(x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
     def _checked(self, x: Tensor) -> Tensor:
         expected = [want for want in self.shape]
         fits = x.ndim == 4 and all(
@@ -70,3 +96,8 @@ class Flow(nn.Module):
 def _standard_normal(z: Tensor) -> PerImage:
     """log N(z; 0, I)."""
     return -0.5 * per_image_sum(z * z) - 0.5 * log(2 * pi) * z[0].numel()
+
+
+def _initialise_first(layer: nn.Module, inputs: tuple[Tensor]) -> None:
+    assert isinstance(layer, ActNorm)
+    layer.initialise(inputs[0])

@@ -14,7 +14,7 @@ from aipo.arrays import Images, PerImage
 from aipo.flows.flow import Flow
 from aipo.flows.frozen import Mix, Record, Step
 from aipo.flows.inference import Direction, Evaluate, Scale, finish
-from aipo.flows.layers import ActNorm, ConditionalBase, GaussianBase, Invertible
+from aipo.flows.layers import ConditionalBase, GaussianBase, Invertible
 
 # Bytes of activations that a derivative may keep: a batch of a hundred small pictures, or one photograph.
 LARGEST_TAPE = 2**30
@@ -81,20 +81,6 @@ class MultiScaleFlow(Flow):
                 logdet = logdet + contribution
         return h + 0.5, logdet
 
-    @torch.no_grad()
-    def initialise(self, x: Images) -> None:
-        """Set every ActNorm from a first batch of training images, layer after layer."""
-        hooks = [
-            module.register_forward_pre_hook(_initialise_first)
-            for module in self.modules()
-            if isinstance(module, ActNorm)
-        ]
-        try:
-            self(x)
-        finally:
-            for hook in hooks:
-                hook.remove()
-
     def freeze(self) -> "FrozenFlow":
         """A copy for evaluation only: constant weights, folded where they can be, and derivatives by hand."""
         return FrozenFlow(deepcopy(self))
@@ -115,22 +101,26 @@ class FrozenFlow(Flow):
 
     def __init__(self, trained: MultiScaleFlow, memory: int = LARGEST_TAPE):
         super().__init__(trained.shape, trained.factor)
-        self.trained, self.memory = trained.eval().requires_grad_(False), memory
+        self.source, self.memory = trained.eval().requires_grad_(False), memory
         self._fold()
         self.register_load_state_dict_post_hook(lambda flow, _: flow._fold())
 
+    @property
+    def trained(self) -> MultiScaleFlow:
+        return self.source
+
     def _fold(self) -> None:
-        self._scale = _folded(self.trained)
+        self._scale = _folded(self.source)
         smallest = [side or self.factor for side in self.shape]
         tape: list[Record] = []
         with torch.no_grad():
-            zeros = next(self.trained.parameters()).new_zeros(1, *smallest)
+            zeros = next(self.source.parameters()).new_zeros(1, *smallest)
             h, _ = finish(self._scale.forward(zeros), tape)
         self._bytes_per_entry = h.element_size() * _entries(tape) / h.numel()
 
     def forward(self, x: Images) -> tuple[Tensor, PerImage]:
         def exact(h: Tensor) -> tuple[Tensor, PerImage]:
-            return self.trained(h + 0.5)
+            return self.source(h + 0.5)
 
         scale = self._scale
         there = Direction(scale.forward, scale.inverse, scale.pull, exact)
@@ -138,7 +128,7 @@ class FrozenFlow(Flow):
 
     def inverse_and_logdet(self, z: Tensor) -> tuple[Images, PerImage]:
         def exact(z: Tensor) -> tuple[Tensor, PerImage]:
-            x, logdet = self.trained.inverse_and_logdet(z)
+            x, logdet = self.source.inverse_and_logdet(z)
             return x - 0.5, logdet
 
         scale = self._scale
@@ -186,8 +176,3 @@ def _entries(record: Record) -> int:
     if isinstance(record, Tensor):
         return record.numel()
     return 0 if record is None else sum(_entries(part) for part in record)
-
-
-def _initialise_first(layer: nn.Module, inputs: tuple[Tensor]) -> None:
-    assert isinstance(layer, ActNorm)
-    layer.initialise(inputs[0])
