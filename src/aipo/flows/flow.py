@@ -6,6 +6,7 @@ from math import log, pi
 import torch
 from torch import Tensor, nn
 
+from aipo.allocator import keep_freed_memory
 from aipo.arrays import Images, PerImage, per_image_sum
 from aipo.errors import InputError
 from aipo.flows.layers import ActNorm
@@ -26,6 +27,7 @@ class Flow(nn.Module):
 
     def __init__(self, shape: tuple[int, int | None, int | None], factor: int):
         super().__init__()
+        keep_freed_memory()
         self.shape, self.factor = shape, factor
         _, height, width = shape
         if height is not None and width is not None and (height % factor or width % factor):

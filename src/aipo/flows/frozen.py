@@ -70,6 +70,10 @@ def _silu(function: Callable[..., Tensor], *maps: Tensor) -> Tensor:
     return torch.cat([function(*images) for images in zip(*(h.split(1) for h in maps), strict=True)])
 
 
+def _silu_backward(g: Tensor, before: Tensor) -> Tensor:
+    return torch.ops.aten.silu_backward.grad_input(g, before, grad_input=g)  # in place: g is nobody else's
+
+
 @dataclass(frozen=True)
 class Network:
     """Convolutions with SiLU between them, and a map added at the end."""
@@ -81,8 +85,9 @@ class Network:
         *inner, last = self.convolutions
         record = []
         for convolution in inner:
-            record.append(convolution(h))
-            h = _silu(F.silu, record[-1])
+            h = convolution(h)
+            record.append(h)
+            h = _silu(F.silu, h)
         out = last(h)
         return out if self.position is None else out + self.position, record
 
@@ -90,7 +95,7 @@ class Network:
         *inner, last = self.convolutions
         g = last.pull(g)
         for convolution, before in zip(reversed(inner), reversed(record), strict=True):
-            g = convolution.pull(_silu(torch.ops.aten.silu_backward, g, before))
+            g = convolution.pull(_silu(_silu_backward, g, before))
         return g
 
 

@@ -33,10 +33,12 @@ class Scale:
         for step in self.steps:
             h, logdet, record = step.forward(h)
             yield logdet, record
+            del record  # it can be hundreds of MiB, and the next step makes its own
         if self.split is not None and self.rest is not None:
             stay, leaving = h.chunk(2, 1)
             leaving, logdet, record = self.split.inverse(stay, leaving)
             yield logdet, record
+            del record
             inner = yield from self.rest.forward(stay)
             h = torch.cat((inner, leaving), 1)
         return shuffle(h)
@@ -49,10 +51,12 @@ class Scale:
             stay = yield from self.rest.inverse(inner)
             leaving, logdet, record = self.split.forward(stay, leaving)
             yield logdet, record
+            del record
             h = torch.cat((stay, leaving), 1)
         for step in reversed(self.steps):
             h, logdet, record = step.inverse(h)
             yield logdet, record
+            del record
         return h
 
     def pull(self, g: Tensor, logdet: PerImage, records: Iterator[Record]) -> Tensor:
@@ -91,6 +95,16 @@ def finish(walk: Walk, tape: list[Record] | None = None) -> tuple[Tensor, PerIma
         total = total + logdet
         if tape is not None:
             tape.append(record)
+        del record
+
+
+def records_of(walk: Walk) -> Iterator[Record]:
+    """One after the other, none kept here."""
+    while True:
+        try:
+            yield next(walk)[1]
+        except StopIteration:
+            return
 
 
 @dataclass(frozen=True)
@@ -130,7 +144,6 @@ class Evaluate(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph: this derivative will be differentiated
             gradient = torch.autograd.grad(direction.exact(h), h, cotangents, create_graph=True)[0]
             return gradient, None, None
-        found = (record for _, record in direction.back(result))
-        records = found if ctx.tape is None else reversed(ctx.tape)
+        records = records_of(direction.back(result)) if ctx.tape is None else reversed(ctx.tape)
         g, logdet = cotangents
         return direction.pull(g, logdet, records), None, None
