@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The path engine's tables: guarantee, cost, path_cost, quality, starts and batch. DATA is the folder that holds
-# photos/cbsd68 and fashion. About an hour on two cores; cost and quality go on where they were stopped, so give
+# The path engine's tables: guarantee, cost, path_cost, quality, starts, batch and fixed_weight. DATA is the folder that holds
+# photos/cbsd68 and fashion. About an hour and a half on two cores; cost, quality and fixed_weight go on where they were stopped, so give
 # another OUT than docs/results to measure everything again.
 set -euo pipefail
 data=${1:?usage: runs/path_engine.sh DATA [OUT]}
@@ -15,6 +15,7 @@ export OMP_NUM_THREADS=1
 other=$!
 python "$here/quality.py" "${pictures[@]}" "${out[@]}"
 python "$here/starts.py" "${pictures[@]}" "${out[@]}"
+python "$here/fixed_weight.py" "${pictures[@]}" "${out[@]}"
 python "$here/path_cost.py" "${pictures[@]}" "${out[@]}"
 python "$here/guarantee.py" "${out[@]}"
 wait "$other"  # with its number: a bare wait forgets how it ended
