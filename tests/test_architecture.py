@@ -12,7 +12,7 @@ ROOT = Path(aipo.__file__).parent
 # Every module of the package; each one imports modules of the layers above its own line, never of its own.
 LAYERS = [
     {"allocator", "arrays", "errors"},
-    {"flows.frozen", "solvers", "derivatives", "operators", "surrogates", "checkpoints"},
+    {"distributed", "flows.frozen", "solvers", "derivatives", "operators", "surrogates", "checkpoints"},
     {"flows.layers", "flows.inference", "images", "metrics"},
     {"flows.flow"},
     {

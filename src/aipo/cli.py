@@ -14,6 +14,7 @@ from aipo import demo
 from aipo.checkpoints import load_config
 from aipo.data import PictureData, load_pictures
 from aipo.defaults import AUTOMATIC
+from aipo.distributed import join, leads
 from aipo.errors import AipoError, InputError
 from aipo.fitting import FlowOptions, Origin, fit_prior
 from aipo.likelihoods import measure
@@ -184,7 +185,7 @@ def _train_parser() -> ArgumentParser:
     parser.add_argument("--flips", type=bool, default=True, help="mirror half of the crops left to right")
     parser.add_argument("--about", type=str, default="the user's own pictures", help="data, for the card")
     parser.add_argument("--licence", type=str, default="that of the pictures", help="terms, for the card")
-    parser.add_argument("--device", type=str, default="cpu")
+    parser.add_argument("--device", type=str, default="cpu", help="cpu or cuda; several by torchrun")
     parser.add_argument("--flow", type=FlowOptions, default=FlowOptions())
     parser.add_argument("--training", type=TrainingOptions, default=TrainingOptions())
     return parser
@@ -201,8 +202,12 @@ def _train(config: Namespace) -> int:
     validation = PictureData(pictures[-config.holdout :], config.crop, False)
     command = shlex.join(["aipo", *sys.argv[1:]])
     origin = Origin(config.name or folder.name, config.about, config.licence, command)
-    prior = fit_prior(training, validation, folder, config.flow, config.training, origin, config.device)
-    print(f"{folder}: {prior.card['validation_bits_per_dim']:.3f} bits per dimension on held-out pictures")
+    device = join(config.device)
+    prior = fit_prior(training, validation, folder, config.flow, config.training, origin, device)
+    if leads():
+        print(
+            f"{folder}: {prior.card['validation_bits_per_dim']:.3f} bits per dimension on held-out pictures"
+        )
     return 0
 
 

@@ -10,6 +10,7 @@ import torch
 from aipo.arrays import Images
 from aipo.checkpoints import write_atomic
 from aipo.data import PictureData, dequantize
+from aipo.distributed import leads
 from aipo.errors import InputError
 from aipo.priors import FlowPrior, build_flow
 from aipo.surrogates import LowRankStationary, StationaryGaussian
@@ -100,8 +101,9 @@ def fit_prior(
         "validation_bits_per_dim": round(bits_per_dim(flow, held_out), 4),
     }
     prior = FlowPrior(flow, _surrogate(training, flow_options.any_size), card)
-    prior.save(out)
-    write_atomic(out / "README.md", model_card(card).encode())
+    if leads():
+        prior.save(out)
+        write_atomic(out / "README.md", model_card(card).encode())
     return prior
 
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from aipo.checkpoints import load_state, load_tensors, save_tensors, write_atomic
 from aipo.data import PictureData, dequantize
+from aipo.distributed import average_gradients, leads, share
 from aipo.errors import CheckpointError, InputError
 from aipo.flows import Flow
 
@@ -30,7 +31,7 @@ class TrainingOptions:
 
     Args:
         steps: optimiser steps in all.
-        batch: pictures per step.
+        batch: pictures per step, of all processes together.
         learning_rate: of Adam, after the warm-up; falls to zero along a cosine.
         warmup: steps over which the learning rate rises from zero.
         clip: largest norm of the gradient (loss in nats per dimension).
@@ -98,11 +99,13 @@ def train(
         flow.initialise(_batch(data, 0, options).to(device))
         _keep_metrics(out, 0)
     bits = math.nan
-    progress = tqdm(range(start, options.steps), initial=start, total=options.steps, desc="training")
+    steps = range(start, options.steps)
+    progress = tqdm(steps, initial=start, total=options.steps, desc="training", disable=not leads())
     for step in progress:
-        loss = _step(flow, _batch(data, step, options).to(device), optimizer, step, options)
+        loss = _step(flow, share(_batch(data, step, options)).to(device), optimizer, step, options)
         average.update_parameters(flow)
-        if (step + 1) % options.validate_every == 0 or step + 1 == options.steps:
+        due = (step + 1) % options.validate_every == 0 or step + 1 == options.steps
+        if due and leads():
             bits = bits_per_dim(average.module, validation.to(device))
             _record(out, {"step": step + 1, "loss": loss, "validation_bits_per_dim": bits})
             _checkpoint(out, step + 1, flow, average, optimizer, options)
@@ -143,6 +146,7 @@ def _step(
         loss = -flow.log_prob(x).mean() / x[0].numel()
     optimizer.zero_grad()
     loss.backward()
+    average_gradients(flow)
     norm = nn.utils.clip_grad_norm_(flow.parameters(), options.clip)
     if torch.isfinite(norm):  # one bad batch must not destroy the weights
         optimizer.step()
@@ -215,6 +219,8 @@ def _record(out: Path, row: dict[str, float]) -> None:
 
 def _keep_metrics(out: Path, step: int) -> None:
     """Drop rows past the step that training goes on from: they will be written again."""
+    if not leads():
+        return
     path = out / METRICS_NAME
     lines = path.read_text().splitlines() if path.exists() else []
     kept = [line for line in lines if _step_of(line) <= step]

@@ -1,0 +1,60 @@
+"""Several processes that train one flow, as torchrun starts them: each takes its share of every batch.
+
+    torchrun --nproc-per-node 4 -m aipo.cli train pictures --out prior --device cuda
+
+All draw the same batches from the same seed, so the weights do not depend on how many they are, to rounding.
+The first of them writes and reports.
+"""
+
+import os
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from aipo.errors import InputError
+
+
+def join(device: str) -> str:
+    """Meet the other processes, where torchrun started several; this one's device.
+
+    Args:
+        device: "cpu" or "cuda"; on several GPUs each process takes its own.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        return device
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    return device
+
+
+def leads() -> bool:
+    """Whether this process writes and reports."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def share(batch: Tensor) -> Tensor:
+    """This process's part of a batch that all of them have.
+
+    Raises:
+        InputError: parts of different size.
+    """
+    if not dist.is_initialized():
+        return batch
+    count = dist.get_world_size()
+    if len(batch) % count:
+        raise InputError(f"a batch of {len(batch)} for {count} processes; use a multiple of {count}")
+    return batch[dist.get_rank() :: count]
+
+
+def average_gradients(flow: nn.Module) -> None:
+    """Make every process's gradients the mean over all."""
+    if not dist.is_initialized():
+        return
+    gradients = [p.grad for p in flow.parameters() if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_((mean / dist.get_world_size()).view_as(gradient))
