@@ -11,7 +11,7 @@ from functools import cache
 
 # malloc.h: parameters of mallopt.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-# Bytes at the top of the heap that may stay unused, and of the largest block that comes from there (its limit).
+# Bytes at the top of the heap that may stay unused; the largest block that comes from there (its limit).
 _KEPT, _LARGEST = 2**30, 2**25
 
 
