@@ -302,7 +302,7 @@ def write(rows: list[dict], file: Path) -> None:
             head = [f"3 × {row['size']} × {row['size']}", str(row["batch"])]
             lines.append("| " + " | ".join([*head, *cells]) + " |")
     lines += ["", f"One picture of 3 × {PHOTOGRAPH} × {PHOTOGRAPH}, aipo: {rows[0]['photograph']:.0f} MiB "]
-    lines[-1] += "(target: 4,096 at most, the process included)."
+    lines[-1] += "more than before (target for the process: 4,096 at most)."
     file.write_text("\n".join(lines) + "\n")
 
 
