@@ -23,6 +23,16 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     return found
 
 
+def resumable(doc: str | None, name: str) -> tuple[argparse.Namespace, Path]:
+    """Arguments, --prior among them, and the file of JSON lines, of a script that goes on where it stopped."""
+    own = parser(doc)
+    own.add_argument("--prior", choices=["photos", "fashion28"], default=None, help="only this one")
+    arguments = own.parse_args()
+    file = Path(arguments.out) / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return arguments, file
+
+
 def heading(title: str, doc: str | None) -> list[str]:
     """A table's title and what the script's text says of it, below its usage line."""
     return [f"# {title}", "", (doc or "").strip().split("\n\n", 2)[2].replace("\n", " "), ""]

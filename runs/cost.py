@@ -119,11 +119,7 @@ def tasks(x: Tensor) -> dict[str, Gaussian]:
 
 
 def main() -> None:
-    parser = common.parser(__doc__)
-    parser.add_argument("--prior", choices=["photos", "fashion28"], default=None, help="only this one")
-    arguments = parser.parse_args()
-    file = Path(arguments.out) / "cost.jsonl"
-    file.parent.mkdir(parents=True, exist_ok=True)
+    arguments, file = common.resumable(__doc__, "cost.jsonl")
     done = {(row["prior"], row["task"], row["weight"]) for row in read(file)}
     for name, pictures in load(arguments, COUNT).items():
         if arguments.prior not in (None, name):

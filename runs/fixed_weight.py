@@ -77,11 +77,7 @@ class Task:
 
 
 def main() -> None:
-    parser = common.parser(__doc__)
-    parser.add_argument("--prior", choices=["photos", "fashion28"], default=None, help="only this one")
-    arguments = parser.parse_args()
-    file = Path(arguments.out) / "fixed_weight.jsonl"
-    file.parent.mkdir(parents=True, exist_ok=True)
+    arguments, file = common.resumable(__doc__, "fixed_weight.jsonl")
     for name, pictures in load(arguments, COUNT).items():
         if arguments.prior in (None, name):
             flow = load_prior(name)

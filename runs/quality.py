@@ -50,11 +50,7 @@ def cells(shape: tuple[int, int, int]) -> dict[str, tuple[LinearOperator, float]
 
 
 def main() -> None:
-    parser = common.parser(__doc__)
-    parser.add_argument("--prior", choices=["photos", "fashion28"], default=None, help="only this one")
-    arguments = parser.parse_args()
-    file = Path(arguments.out) / "quality.jsonl"
-    file.parent.mkdir(parents=True, exist_ok=True)
+    arguments, file = common.resumable(__doc__, "quality.jsonl")
     for name, pictures in load(arguments, COUNT).items():
         if arguments.prior in (None, name):
             judge(name, pictures, file)
