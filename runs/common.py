@@ -24,7 +24,7 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 
 
 def resumable(doc: str | None, name: str) -> tuple[argparse.Namespace, Path]:
-    """Arguments, --prior among them, and the file of JSON lines, of a script that goes on where it stopped."""
+    """Arguments, with --prior, and the file of JSON lines of a script that goes on where it stopped."""
     own = parser(doc)
     own.add_argument("--prior", choices=["photos", "fashion28"], default=None, help="only this one")
     arguments = own.parse_args()
