@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pictures import ramps
 from torch import Tensor, nn
 
 from aipo import training
@@ -19,16 +20,6 @@ from aipo.training import CHECKPOINT_NAME, METRICS_NAME, TrainingOptions, bits_p
 
 OPTIONS = TrainingOptions(steps=12, batch=8, learning_rate=1e-2, warmup=3, average=0.8, validate_every=4)
 BATCH = PictureData.batch
-
-
-def ramps(count: int) -> list[np.ndarray]:
-    """Smooth grey 4 × 4 pictures: a slope in a random direction, and little noise."""
-    rng = np.random.default_rng(0)
-    rows, columns = np.meshgrid(np.linspace(-1, 1, 4), np.linspace(-1, 1, 4), indexing="ij")
-    a, b, c = rng.normal(size=(3, count, 1, 1, 1)) * [[[[[30]]]], [[[[30]]]], [[[[20]]]]]
-    pictures = 128 + a * rows + b * columns + c + rng.normal(size=(count, 1, 4, 4)) * 2
-    return list(pictures.clip(0, 255).astype(np.uint8))
-
 
 DATA = PictureData(ramps(200), crop=None, flips=False)
 VALIDATION = torch.from_numpy(np.stack(DATA.pictures[:50]))

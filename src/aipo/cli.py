@@ -20,7 +20,7 @@ from aipo.fitting import FlowOptions, Origin, fit_prior
 from aipo.likelihoods import measure
 from aipo.measurements import save_measurement
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
-from aipo.priors import bundled_priors
+from aipo.priors import bundled_priors, load_prior
 from aipo.report import prepare_folder, table
 from aipo.restoring import RestoreOptions, read_square, restore_files
 from aipo.state import State
@@ -186,6 +186,9 @@ def _train_parser() -> ArgumentParser:
     parser.add_argument("--about", type=str, default="the user's own pictures", help="data, for the card")
     parser.add_argument("--licence", type=str, default="that of the pictures", help="terms, for the card")
     parser.add_argument("--device", type=str, default="cpu", help="cpu or cuda; several by torchrun")
+    parser.add_argument(
+        "--start", type=str, default=None, help="prior (name or folder) whose weights training goes on from"
+    )
     parser.add_argument("--flow", type=FlowOptions, default=FlowOptions())
     parser.add_argument("--training", type=TrainingOptions, default=TrainingOptions())
     return parser
@@ -203,7 +206,8 @@ def _train(config: Namespace) -> int:
     command = shlex.join(["aipo", *sys.argv[1:]])
     origin = Origin(config.name or folder.name, config.about, config.licence, command)
     device = join(config.device)
-    prior = fit_prior(training, validation, folder, config.flow, config.training, origin, device)
+    start = None if config.start is None else load_prior(config.start)
+    prior = fit_prior(training, validation, folder, config.flow, config.training, origin, device, start)
     if leads():
         print(
             f"{folder}: {prior.card['validation_bits_per_dim']:.3f} bits per dimension on held-out pictures"

@@ -12,9 +12,10 @@ from aipo.checkpoints import write_atomic
 from aipo.data import PictureData, dequantize
 from aipo.distributed import leads
 from aipo.errors import InputError
+from aipo.flows import Flow
 from aipo.priors import FlowPrior, build_flow
 from aipo.surrogates import LowRankStationary, StationaryGaussian
-from aipo.training import TrainingOptions, bits_per_dim, train
+from aipo.training import TrainingOptions, begin, bits_per_dim, train
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,17 @@ def fit_prior(
     options: TrainingOptions,
     origin: Origin,
     device: str = "cpu",
+    start: FlowPrior | None = None,
 ) -> FlowPrior:
     """Train (or resume) in `out`/training and write the finished prior to `out`.
 
     Args:
         training: crops to fit.
         validation: held-out pictures for bits per dimension.
+        start: a prior whose weights training goes on from, of the same architecture.
+
+    Raises:
+        InputError: options that do not fit the pictures, or a start of another architecture.
     """
     channels, height, width = training.shape
     if flow_options.any_size and training.crop is None:
@@ -81,6 +87,9 @@ def fit_prior(
     }
     torch.manual_seed(options.seed)
     flow = build_flow(architecture)
+    if start is not None:
+        _go_on_from(start, flow, architecture)
+        begin(flow, out / "training", options)
     held_out = validation.batch(seed=1, step=0, size=160)
     train(flow, training, held_out, out / "training", options, device)
     flow.cpu()
@@ -105,6 +114,15 @@ def fit_prior(
         prior.save(out)
         write_atomic(out / "README.md", model_card(card).encode())
     return prior
+
+
+def _go_on_from(start: FlowPrior, flow: Flow, architecture: dict) -> None:
+    if start.card["flow"] != architecture:
+        raise InputError(
+            f"training cannot go on from a prior with the flow {start.card['flow']}, "
+            f"asked for is {architecture}; give the same flow options and pictures"
+        )
+    flow.load_state_dict(start.flow.trained.state_dict())
 
 
 def model_card(card: dict) -> str:

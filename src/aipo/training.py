@@ -82,7 +82,7 @@ def train(
     """Train in place; the flow ends with the averaged weights. Resumes from the checkpoint in `out`.
 
     Args:
-        flow: freshly made, (C, H, W) as the data's crops or of any size.
+        flow: freshly made, (C, H, W) as the data's crops or of any size; `begin` makes it go on from others.
         data: pictures to draw batches from.
         validation: held-out pictures, uint8 (N, C, H, W).
         out: folder for the checkpoint and metrics.jsonl.
@@ -95,7 +95,8 @@ def train(
     average = torch.optim.swa_utils.AveragedModel(flow, multi_avg_fn=_moving_average(options.average))
     optimizer = torch.optim.Adam(flow.parameters(), lr=options.learning_rate)
     start = _resume(out, flow, average, optimizer, options)
-    if start == 0:
+    if start is None:
+        start = 0
         flow.initialise(_batch(data, 0, options).to(device))
         _keep_metrics(out, 0)
     bits = math.nan
@@ -112,6 +113,15 @@ def train(
             progress.set_postfix(loss=f"{loss:.3f}", bits=f"{bits:.3f}")
     flow.load_state_dict(average.module.state_dict())
     return bits_per_dim(flow, validation.to(device)) if math.isnan(bits) else bits
+
+
+def begin(flow: Flow, out: Path, options: TrainingOptions) -> None:
+    """Let a training in `out` that has not begun start from the weights of this flow, as they are."""
+    if (out / CHECKPOINT_NAME).exists() or not leads():
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    average = torch.optim.swa_utils.AveragedModel(flow)
+    _checkpoint(out, 0, flow, average, torch.optim.Adam(flow.parameters()), options)
 
 
 def _moving_average(decay: float):
@@ -184,11 +194,11 @@ def _checkpoint(
 
 def _resume(
     out: Path, flow: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, options: TrainingOptions
-) -> int:
+) -> int | None:
     """Load the checkpoint where there is one; the step to go on from."""
     path = out / CHECKPOINT_NAME
     if not path.exists():
-        return 0
+        return None
     tensors, metadata = load_tensors(path)
     groups: dict[str, dict[str, Tensor]] = {"flow": {}, "average": {}, "adam": {}}
     for name, tensor in tensors.items():

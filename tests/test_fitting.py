@@ -1,0 +1,53 @@
+"""From pictures to a prior folder."""
+
+import pytest
+import torch
+from pictures import ramps
+
+from aipo.data import PictureData
+from aipo.errors import InputError
+from aipo.fitting import FlowOptions, Origin, fit_prior
+from aipo.priors import load_prior
+from aipo.training import TrainingOptions
+
+FLOW = FlowOptions(levels=1, steps=2, hidden=8)
+OPTIONS = TrainingOptions(steps=6, batch=4, learning_rate=1e-2, warmup=1, validate_every=3)
+ORIGIN = Origin("ramps", "made up", "free", "pytest")
+TRAINING, VALIDATION = PictureData(ramps(40), None, False), PictureData(ramps(60)[40:], None, False)
+
+
+def fit(folder, options=OPTIONS, flow=FLOW, start=None):
+    return fit_prior(TRAINING, VALIDATION, folder, flow, options, ORIGIN, start=start)
+
+
+def test_what_is_saved_is_what_was_measured(tmp_path):
+    prior = fit(tmp_path / "prior")
+    x = torch.rand(3, 1, 4, 4)
+    loaded = load_prior(tmp_path / "prior")
+    assert torch.equal(loaded.energy(x), prior.energy(x))
+    assert f"{prior.card['validation_bits_per_dim']:.3f}" in (tmp_path / "prior" / "README.md").read_text()
+
+
+def test_training_goes_on_from_the_weights_of_a_prior(tmp_path):
+    first = fit(tmp_path / "first")
+    frozen = TrainingOptions(steps=1, batch=4, learning_rate=0.0)
+    same = fit(tmp_path / "same", frozen, start=first)
+    x = torch.rand(3, 1, 4, 4)
+    assert torch.allclose(same.energy(x), first.energy(x), atol=1e-3)
+    assert same.card["validation_bits_per_dim"] == first.card["validation_bits_per_dim"]
+    further = fit(tmp_path / "further", start=first)
+    assert further.card["validation_bits_per_dim"] < first.card["validation_bits_per_dim"]
+
+
+def test_going_on_is_resumed_from_its_own_checkpoint(tmp_path):
+    first = fit(tmp_path / "first")
+    whole = fit(tmp_path / "whole", start=first)
+    again = fit(tmp_path / "whole", start=first)
+    x = torch.rand(3, 1, 4, 4)
+    assert torch.equal(whole.energy(x), again.energy(x))
+
+
+def test_another_architecture_is_refused(tmp_path):
+    first = fit(tmp_path / "first")
+    with pytest.raises(InputError, match="asked for"):
+        fit(tmp_path / "other", flow=FlowOptions(levels=1, steps=1, hidden=8), start=first)
