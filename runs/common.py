@@ -47,6 +47,11 @@ def read(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
+def add_line(row: dict, file: Path) -> None:
+    with open(file, "a") as stream:
+        stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
 def mean(values: list[float]) -> float:
     return sum(values) / len(values)
 

@@ -16,7 +16,6 @@ twice back, and the start costs one more pass; pictures need one pass each way. 
 run that was interrupted goes on from there.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from pathlib import Path
 import common
 import numpy as np
 import torch
-from common import heading, image_shape, load, read
+from common import add_line, heading, image_shape, load, read
 from torch import Tensor
 
 from aipo import conventional
@@ -173,8 +172,7 @@ def append(file: Path, cell: dict, likelihood: Gaussian, prior: FlowPrior) -> No
         "above_lowest": solved.above_lowest(),
         "lowest": solved.lowest.tolist(),
     }
-    with open(file, "a") as stream:
-        stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+    add_line(record, file)
     reached = record["reached"]
     shown = {n: f"{geometric_mean(row):.0f} ({reached[n]})" for n, row in record["evaluations"].items()}
     print(cell, shown, flush=True)

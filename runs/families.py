@@ -2,8 +2,8 @@
 
     python runs/families.py FACES_FOLDER --out docs/results
 
-Every family trains for the same time (--minutes, 24 by default, one thread each): its steps per second are
-measured first, and the learning rate's cosine then ends with the time. Widths and depths are those that
+Every family trains for the same time (--minutes of one thread each): what a step of each takes is measured in
+turn, and so many steps are made. Widths and depths are those that
 `aipo train` has for faces64. The last tar is held out: bits per dimension on 160 of its pictures, and on its
 first six faces denoising with σ = 0.1, sensing of m = 2500 with σ = 0.01 and a hole of 19 × 19 with σ = 0.02,
 each with the automatic weight. "Gradient" is ∂(−log p)/∂x of the frozen flow at 3 × 64 × 64, batch 4, the
@@ -12,10 +12,11 @@ and stops, so that families can train side by side on as many cores.
 """
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,13 @@ from common import heading, mean, save
 from aipo.data import PictureData, load_pictures
 from aipo.evaluation import centre_hole
 from aipo.fitting import FlowOptions, Origin, fit_prior
+from aipo.flows import Flow
 from aipo.likelihoods import measure
 from aipo.metrics import psnr
 from aipo.operators import GaussianSensing, Identity, Mask
-from aipo.priors import FlowPrior, load_prior
+from aipo.priors import FlowPrior, build_flow, load_prior
 from aipo.reconstruct import reconstruct
-from aipo.training import TrainingOptions
+from aipo.training import TrainingOptions, train
 
 SHAPE, HELD_OUT, COUNT = (3, 64, 64), 1006, 6
 FAMILIES = {
@@ -38,7 +40,8 @@ FAMILIES = {
     "glow": FlowOptions("glow", levels=4, steps=8, hidden=96),
     "tarflow": FlowOptions("tarflow", levels=2, steps=6, hidden=128),
 }
-SHORT, LONG = 4, 24
+OPTIONS = TrainingOptions(batch=16, precision="bfloat16", validate_every=500)
+TIMED, ROUNDS = 8, 5
 
 
 def main() -> None:
@@ -50,39 +53,49 @@ def main() -> None:
     parser.add_argument("--family", choices=list(FAMILIES), default=None, help="train only this one")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    training, validation = faces(arguments.faces)
+    plan = planned(arguments, training)
     for name in FAMILIES if arguments.family is None else [arguments.family]:
-        if not (arguments.work / name / "config.json").exists():
-            train(name, arguments)
+        folder = arguments.work / name
+        if not (folder / "config.json").exists():
+            origin = Origin(name, "CelebA, aligned face crops", "research use only", "runs/families.py")
+            options = replace(OPTIONS, steps=plan["steps"][name])
+            fit_prior(training, validation, folder, FAMILIES[name], options, origin)
     if arguments.family is None:
-        compare(arguments)
+        compare(arguments, plan["minutes"])
 
 
-def train(name: str, arguments: argparse.Namespace) -> None:
-    pictures = load_pictures(arguments.faces)
-    training = PictureData(pictures[:-HELD_OUT], None, True)
-    validation = PictureData(pictures[-HELD_OUT:], None, False)
-    origin = Origin(name, "CelebA, aligned face crops", "research use only", "runs/families.py")
-
-    def fit(steps: int, folder: Path) -> float:
-        """Seconds that this many steps take, with everything around them."""
-        options = TrainingOptions(steps=steps, batch=16, precision="bfloat16", validate_every=500)
-        started = time.perf_counter()
-        fit_prior(training, validation, folder, FAMILIES[name], options, origin)
-        return time.perf_counter() - started
-
-    fit(steps_in(arguments.minutes, fit), arguments.work / name)
+def faces(folder: str) -> tuple[PictureData, PictureData]:
+    """Pictures to train on, and those held out."""
+    pictures = load_pictures(folder)
+    return PictureData(pictures[:-HELD_OUT], None, True), PictureData(pictures[-HELD_OUT:], None, False)
 
 
-def steps_in(minutes: float, fit: Callable[[int, Path], float]) -> int:
-    """How many steps of training fit into the time; `fit` trains so many and tells its seconds."""
-    with tempfile.TemporaryDirectory() as trial:
-        fit(1, Path(trial) / "first")  # what only a first call pays
-        short = fit(SHORT, Path(trial) / "short")
-        step = (fit(LONG, Path(trial) / "long") - short) / (LONG - SHORT)
-    return max(LONG, round(60 * minutes / step))
+def planned(arguments: argparse.Namespace, training: PictureData) -> dict:
+    """How many steps each family takes in the given minutes; measured once, and kept."""
+    file = arguments.work / "plan.json"
+    if not file.exists():
+        flows = {name: build_flow({"shape": SHAPE, **asdict(options)}) for name, options in FAMILIES.items()}
+        seconds = step_seconds(flows, training)
+        steps = {name: round(60 * arguments.minutes / value) for name, value in seconds.items()}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"minutes": arguments.minutes, "seconds": seconds, "steps": steps}))
+    return json.loads(file.read_text())
 
 
-def compare(arguments: argparse.Namespace) -> None:
+def step_seconds(flows: dict[str, Flow], training: PictureData) -> dict[str, float]:
+    """Seconds of one training step, the median of ROUNDS rounds, the flows in turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in flows}
+    for _ in range(ROUNDS):
+        for name, flow in flows.items():
+            with tempfile.TemporaryDirectory() as folder:
+                started = time.perf_counter()
+                train(flow, training, training.batch(0, 0, 1), Path(folder), replace(OPTIONS, steps=TIMED))
+                seconds[name].append((time.perf_counter() - started) / TIMED)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def compare(arguments: argparse.Namespace, minutes: float) -> None:
     priors = {name: load_prior(arguments.work / name) for name in FAMILIES}
     tar = sorted(Path(arguments.faces).glob("*.tar"))[-1]
     x = torch.from_numpy(np.stack(load_pictures(tar)[:COUNT])).float() / 255
@@ -102,7 +115,7 @@ def compare(arguments: argparse.Namespace) -> None:
         print(rows[-1], flush=True)
     file = Path(arguments.out) / "families.json"
     save(rows, file)
-    write(rows, arguments.minutes, file.with_suffix(".md"))
+    write(rows, minutes, file.with_suffix(".md"))
 
 
 def gradients(priors: dict[str, FlowPrior], x: torch.Tensor) -> dict[str, float]:

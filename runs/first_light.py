@@ -14,7 +14,6 @@ first_light.md is made from these lines.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from pathlib import Path
 import common
 import numpy as np
 import torch
-from common import crop, heading, image_shape, to_image
+from common import add_line, crop, heading, image_shape, to_image
 
 from aipo import baselines
 from aipo.arrays import Images
@@ -186,8 +185,7 @@ def append(case: Case, file: Path, method: str, image: Images, extra: dict) -> d
         **quality,
         **extra,
     }
-    with open(file, "a") as stream:
-        stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+    add_line(row, file)
     print(f"{case.prior} {case.task} {case.picture} {method}: {quality['psnr']:.2f} dB", flush=True)
     return row
 

@@ -14,7 +14,6 @@ states. aipo sees no truth. One JSON line per solve goes to fixed_weight.jsonl, 
 interrupted goes on from there.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
@@ -23,7 +22,7 @@ from pathlib import Path
 
 import common
 import torch
-from common import heading, load, mean, read
+from common import add_line, heading, load, mean, read
 from cost import COUNT, tasks
 from torch import Tensor
 
@@ -71,8 +70,7 @@ class Task:
         figures = {"psnr": psnr(image, self.pictures), "objective": objective, "evaluations": evaluations}
         row = {"prior": self.prior, "task": self.name, **key}
         row |= {name: values.tolist() for name, values in figures.items()}
-        with open(self.file, "a") as stream:
-            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        add_line(row, self.file)
         print(self.prior, self.name, *key.values(), f"{mean(row['psnr']):.2f}", flush=True)
 
 

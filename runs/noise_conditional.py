@@ -14,7 +14,6 @@ dimension of the faces with noise of .05, .1, .3 and 1 added, τ = 0⁺.
 
 import argparse
 import math
-import time
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +21,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import heading, mean, save
-from families import FAMILIES, HELD_OUT, SHAPE, steps_in
+from families import FAMILIES, OPTIONS, SHAPE, faces, step_seconds
 from torch import Tensor, nn
 
 from aipo.arrays import per_image_sum
 from aipo.checkpoints import load_state, load_tensors, save_tensors
-from aipo.data import PictureData, load_pictures
+from aipo.data import load_pictures
 from aipo.defaults import automatic
 from aipo.evaluation import centre_hole
 from aipo.flows import Flow, Glow
@@ -38,7 +37,7 @@ from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import reconstruct
 from aipo.schedules import smoothing
-from aipo.training import TrainingOptions, bits_per_dim, train
+from aipo.training import bits_per_dim, train
 
 COUNT = 6
 RANGE = (0.002, 1.0)
@@ -168,7 +167,6 @@ def main() -> None:
     parser.add_argument("plain", help="folder of the plain Glow")
     parser.add_argument("--out", default="docs/results")
     parser.add_argument("--work", type=Path, default=Path("out/noise_conditional"))
-    parser.add_argument("--minutes", type=float, default=24.0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     plain = load_prior(arguments.plain)
@@ -185,37 +183,28 @@ def main() -> None:
     rows[1] |= one_step(conditional, x) | smoothed(conditional, x)
     file = Path(arguments.out) / "noise_conditional.json"
     save(rows, file)
-    write(rows, arguments.minutes, file.with_suffix(".md"))
+    write(rows, file.with_suffix(".md"))
 
 
 def trained(arguments: argparse.Namespace) -> tuple[NoiseConditional, int, float]:
-    """The conditional flow after the given minutes, its steps, and bits/dim at τ = 0⁺."""
+    """The flow after as long a training as the plain Glow's, its steps, and bits/dim at τ = 0⁺."""
+    torch.manual_seed(0)
     glow = FAMILIES["glow"]
-
-    def fresh() -> NoiseConditional:
-        torch.manual_seed(0)
-        return NoiseConditional(SHAPE, glow.levels, glow.steps, glow.hidden)
-
-    flow, file = fresh(), arguments.work / "weights.safetensors"
-    if file.exists():
-        tensors, metadata = load_tensors(file)
-        load_state(flow, tensors, str(file))
-        return flow, metadata["steps"], metadata["bits"]
-    pictures = load_pictures(arguments.faces)
-    training = PictureData(pictures[:-HELD_OUT], None, True)
-    held_out = PictureData(pictures[-HELD_OUT:], None, False).batch(seed=1, step=0, size=160)
-
-    def fit(flow: Flow, steps: int, folder: Path) -> float:
-        options = TrainingOptions(steps=steps, batch=16, precision="bfloat16", noised=0.0, validate_every=500)
-        started = time.perf_counter()
-        train(flow, training, held_out, folder, options)
-        return time.perf_counter() - started
-
-    steps = steps_in(arguments.minutes, lambda steps, folder: fit(fresh(), steps, folder))
-    fit(flow, steps, arguments.work / "training")
-    bits = round(bits_per_dim(flow.eval().at(0.0), held_out), 4)
-    save_tensors(file, flow.state_dict(), {"steps": steps, "bits": bits})
-    return flow, steps, bits
+    flow = NoiseConditional(SHAPE, glow.levels, glow.steps, glow.hidden)
+    file = arguments.work / "weights.safetensors"
+    if not file.exists():
+        training, validation = faces(arguments.faces)
+        plain = Glow(SHAPE, glow.levels, glow.steps, glow.hidden)
+        seconds = step_seconds({"conditional": deepcopy(flow), "plain": plain}, training)
+        plain_steps = load_prior(arguments.plain).card["training"]["steps"]
+        steps = round(plain_steps * seconds["plain"] / seconds["conditional"])
+        held_out = validation.batch(seed=1, step=0, size=160)
+        train(flow, training, held_out, arguments.work, replace(OPTIONS, steps=steps, noised=0.0))
+        bits = round(bits_per_dim(flow.eval().at(0.0), held_out), 4)
+        save_tensors(file, flow.state_dict(), {"steps": steps, "bits": bits})
+    tensors, metadata = load_tensors(file)
+    load_state(flow, tensors, str(file))
+    return flow, metadata["steps"], metadata["bits"]
 
 
 def judge(prior: FlowPrior, x: Tensor) -> dict[str, list[float]]:
@@ -272,9 +261,9 @@ def smoothed(prior: ConditionalPrior, x: Tensor) -> dict[str, list[float]]:
     return found
 
 
-def write(rows: list[dict], minutes: float, file: Path) -> None:
+def write(rows: list[dict], file: Path) -> None:
     names = list(dict.fromkeys(name for row in rows for name in row if name != "flow"))
-    lines = [*heading("Noise-conditional flow", __doc__), f"{minutes:g} minutes of training each.", ""]
+    lines = heading("Noise-conditional flow", __doc__)
     lines += ["| | " + " | ".join(row["flow"] for row in rows) + " |", "|---" * (len(rows) + 1) + "|"]
     for name in names:
         cells = [_cell(row.get(name)) for row in rows]

@@ -11,7 +11,6 @@ aipo's solver and coordinates for the task and the mean number of evaluations th
 per cell goes to quality.jsonl, and a run that was interrupted goes on from there.
 """
 
-import json
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 import common
 import torch
-from common import heading, image_shape, load, mean, read
+from common import add_line, heading, image_shape, load, mean, read
 
 from aipo.arrays import Images
 from aipo.defaults import automatic
@@ -65,8 +64,7 @@ def judge(name: str, x: Images, file: Path) -> None:
             continue
         likelihood = measure(operator, x, sigma, torch.Generator().manual_seed(1))
         row: dict[str, Any] = {"prior": name, "cell": cell, **compare(likelihood, prior, x)}
-        with open(file, "a") as stream:
-            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        add_line(row, file)
         print(name, cell, {key: mean(row[key]) for key in ("auto", "oracle", "fixed")}, flush=True)
 
 

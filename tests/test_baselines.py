@@ -15,6 +15,7 @@ from aipo.baselines import (
     biharmonic_filling,
     bm3d,
     data_proximal,
+    lasso_wavelet,
     plain_total_variation,
     plug_and_play,
     total_variation,
@@ -198,3 +199,30 @@ def assert_restored(restored: Baseline, picture: Tensor, least: Tensor):
     assert restored.image.shape == picture.shape
     assert restored.image.dtype == torch.float32
     assert psnr(restored.image, picture) > least
+
+
+@pytest.mark.parametrize("picture", [colour(32), grey(32)], ids=["colour", "grey"])
+def test_sparse_wavelets_denoise(picture: Tensor):
+    operator = Identity((picture.shape[1], 32, 32))
+    y = measure(operator, picture, 0.1)
+    assert_restored(lasso_wavelet(operator, y, 0.1, picture), picture, psnr(y, picture) + 2)
+
+
+def test_sparse_wavelets_recover_what_is_sparse_from_few_measurements():
+    """A picture of a few coarse wavelets is found from a third of its entries; least squares is far off."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = 0.5 + 0.1 * torch.randn(1, 1, 4, 4, generator=generator)
+    picture = torch.nn.functional.interpolate(coarse, size=(32, 32), mode="bicubic")
+    operator = GaussianSensing((1, 32, 32), 340, seed=0)
+    y = measure(operator, picture, 0.001)
+    found = lasso_wavelet(operator, y, 0.001, picture)
+    assert psnr(found.image, picture) > psnr(operator.pseudoinverse(y), picture) + 15
+
+
+def test_the_limit_of_wavelet_shrinkage_is_the_lasso():
+    """For A = I the minimiser is one soft threshold; weight = rho · strength."""
+    operator, y = Identity((1, 32, 32)), measure(Identity((1, 32, 32)), grey(32), 0.1)
+    strengths = [0.1] * 60
+    *_, last = plug_and_play(operator, y, baselines._shrink_wavelets, torch.zeros_like(y), strengths, rho=1.5)
+    direct = baselines._shrink_wavelets(y[0].permute(1, 2, 0).double().numpy(), 0.15)
+    np.testing.assert_allclose(last[0].permute(1, 2, 0).numpy(), direct, atol=1e-4)

@@ -25,6 +25,7 @@ def test_what_is_saved_is_what_was_measured(tmp_path):
     x = torch.rand(3, 1, 4, 4)
     loaded = load_prior(tmp_path / "prior")
     assert torch.equal(loaded.energy(x), prior.energy(x))
+    assert [step for step, _ in loaded.card["curve"]] == [3, 6]
     assert f"{prior.card['validation_bits_per_dim']:.3f}" in (tmp_path / "prior" / "README.md").read_text()
 
 

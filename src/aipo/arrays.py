@@ -15,8 +15,11 @@ Images: TypeAlias = Float[Tensor, "B C H W"]
 Measurements: TypeAlias = Float[Tensor, "B *m"]
 PerImage: TypeAlias = Float[Tensor, " B"]
 
-# Most rows that are multiplied one by one: a batch of 64 images, and their copies for SURE.
+# Most rows that are multiplied independently: a batch of 64 images, and their copies for SURE.
 MANY = 128
+
+# Rows that are multiplied together, zeros among them, by matrices with a side of at most NARROW.
+BLOCK, NARROW = 8, 256
 
 
 def per_image_sum(values: Tensor) -> PerImage:
@@ -30,16 +33,21 @@ def dot(a: Tensor, b: Tensor) -> PerImage:
 
 
 def rowwise(x: Tensor, matrix: Tensor) -> Tensor:
-    """x @ matrix, each row (B, n) on its own.
+    """x @ matrix, each row (B, n) the same whatever the others are.
 
     A product of many rows rounds otherwise than one of a few, and solvers amplify that: the answer for an
-    image would depend on how many others are in its batch. Each row is copied, because sums are taken in
-    another order where memory is aligned otherwise. More rows than MANY are multiplied at once, several times
-    faster: such are matrices being prepared.
+    image would depend on how many others are in its batch. So a narrow matrix always meets BLOCK rows, zeros
+    where there are none, and a large one, for which zeros would cost too much, one row. Rows are copied,
+    because sums are taken in another order where memory is aligned otherwise. More rows than MANY are
+    multiplied at once, several times faster: such are matrices being prepared.
     """
     if len(x) > MANY:
         return x @ matrix
-    return torch.cat([row.clone() @ matrix for row in x.split(1)])
+    if min(matrix.shape) > NARROW:
+        return torch.cat([row.clone() @ matrix for row in x.split(1)])
+    blocks = x.new_zeros(-(-len(x) // BLOCK) * BLOCK, x.shape[1])
+    blocks[: len(x)] = x
+    return torch.cat([rows @ matrix for rows in blocks.split(BLOCK)])[: len(x)]
 
 
 def expand(values: PerImage, like: Tensor) -> Tensor:

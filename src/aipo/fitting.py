@@ -15,7 +15,7 @@ from aipo.errors import InputError
 from aipo.flows import Flow
 from aipo.priors import FlowPrior, build_flow
 from aipo.surrogates import LowRankStationary, StationaryGaussian
-from aipo.training import TrainingOptions, begin, bits_per_dim, train
+from aipo.training import TrainingOptions, begin, bits_per_dim, curve, train
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,7 @@ def fit_prior(
         "machine": platform.machine(),
         "parameters": sum(parameter.numel() for parameter in flow.parameters()),
         "validation_bits_per_dim": round(bits_per_dim(flow, held_out), 4),
+        "curve": _thinned(curve(out / "training")),
     }
     prior = FlowPrior(flow, _surrogate(training, flow_options.any_size), card)
     if leads():
@@ -142,6 +143,12 @@ A normalizing-flow prior for {size} pictures with {flow["shape"][0]} channel(s),
 - intended for: restoring pictures like those it was trained on; what it fills in where nothing was measured
   is a plausible guess, not a fact
 """
+
+
+def _thinned(points: list[tuple[int, float]], most: int = 50) -> list[tuple[int, float]]:
+    """At most so many, the last among them."""
+    stride = -(-len(points) // most)
+    return points[::-1][::stride][::-1]
 
 
 def _round_to_half(flow: torch.nn.Module) -> None:

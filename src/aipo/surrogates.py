@@ -202,7 +202,8 @@ class LowRankStationary(nn.Module):
         self.register_buffer("colours", colours)
         self.register_buffer("power", power)
         self._cores: dict[float, tuple[Tensor, Tensor]] = {}
-        self.register_load_state_dict_post_hook(lambda module, _: module._cores.clear())
+        self._copies: dict[torch.dtype, Tensor] = {}
+        self.register_load_state_dict_post_hook(lambda module, _: module._forget())
 
     @classmethod
     def fit(cls, images: Images, rank: int) -> "LowRankStationary":
@@ -220,13 +221,13 @@ class LowRankStationary(nn.Module):
 
     def factor(self, u: Tensor) -> Images:
         rank = self.loadings.shape[1]
-        smooth = rowwise(u[:, :rank], self.loadings.to(u).T).unflatten(1, self.mean.shape)
+        smooth = rowwise(u[:, :rank], self._loadings(u.dtype).T).unflatten(1, self.mean.shape)
         noise = u[:, rank:].unflatten(1, self.mean.shape)
         return smooth + _filter(self.colours, self.power.to(u).sqrt(), noise)
 
     def factor_adjoint(self, v: Images) -> Tensor:
         texture = _filter(self.colours, self.power.to(v).sqrt(), v)
-        return torch.cat((rowwise(v.flatten(1), self.loadings.to(v)), texture.flatten(1)), 1)
+        return torch.cat((rowwise(v.flatten(1), self._loadings(v.dtype)), texture.flatten(1)), 1)
 
     def covariance(self, v: Images) -> Images:
         """Σ v."""
@@ -237,30 +238,47 @@ class LowRankStationary(nn.Module):
 
     def wiener(self, v: Images, noise: PerImage) -> Images:
         """Σ (Σ + noise)⁻¹ v: what a picture of this density keeps under white noise of that variance."""
-        kept = [
-            x - level * self._inverse(x, level) for x, level in zip(v.split(1), noise.tolist(), strict=True)
-        ]
-        return torch.cat(kept)
+        kept = torch.empty_like(v)
+        for level in noise.unique().tolist():
+            chosen = noise == level
+            kept[chosen] = v[chosen] - level * self._inverse(v[chosen], level)
+        return kept
 
     def _inverse(self, v: Images, noise: float) -> Images:
         """(W Wᵀ + S + noise)⁻¹ v by Woodbury's identity, in float64."""
         core, whitened = self._core(noise)
         exact = v.double()
         alone = _filter(self.colours, 1 / (self.power.double() + noise), exact)
-        inner = torch.cholesky_solve(rowwise(exact.flatten(1), whitened).T, core).T
+        inner = rowwise(rowwise(exact.flatten(1), whitened), core)
         return (alone - rowwise(inner, whitened.T).unflatten(1, self.mean.shape)).to(v.dtype)
 
     def _core(self, noise: float) -> tuple[Tensor, Tensor]:
-        """With V = (S + noise)⁻¹ W: the Cholesky factor of I + WᵀV, and V. The last few are kept."""
+        """With V = (S + noise)⁻¹ W: the inverse of I + WᵀV, and V. The last few are kept."""
         if noise not in self._cores:
-            w = self.loadings.double()
+            w = self._loadings(torch.float64)
             columns = w.T.unflatten(1, self.mean.shape)
             filtered = _filter(self.colours, 1 / (self.power.double() + noise), columns).flatten(1).T
             eye = torch.eye(w.shape[1], dtype=w.dtype, device=w.device)
             if len(self._cores) >= 16:
                 self._cores.clear()
-            self._cores[noise] = torch.linalg.cholesky(eye + w.T @ filtered), filtered.contiguous()
+            factor = torch.linalg.cholesky(eye + w.T @ filtered)
+            self._cores[noise] = torch.cholesky_inverse(factor), filtered.contiguous()
         return self._cores[noise]
+
+    def _loadings(self, dtype: torch.dtype) -> Tensor:
+        """W in a precision; converting it at every product would cost as much as the product."""
+        if dtype not in self._copies:
+            self._copies[dtype] = self.loadings.to(dtype)
+        return self._copies[dtype]
+
+    def _forget(self) -> None:
+        self._cores.clear()
+        self._copies.clear()
+
+    def _apply(self, fn, recurse: bool = True):
+        super()._apply(fn, recurse)
+        self._forget()
+        return self
 
 
 def energy(surrogate: Surrogate, x: Images) -> PerImage:

@@ -177,6 +177,12 @@ def bits_per_dim(flow: nn.Module, pixels: Tensor, batch: int = 16) -> float:
     return total / (pixels.numel() * math.log(2)) + 8
 
 
+def curve(out: Path) -> list[tuple[int, float]]:
+    """Step and validation bits per dimension of a training in `out`, from its beginning."""
+    rows = map(json.loads, (out / METRICS_NAME).read_text().splitlines())
+    return [(row["step"], round(row["validation_bits_per_dim"], 4)) for row in rows]
+
+
 def _checkpoint(
     out: Path,
     step: int,
