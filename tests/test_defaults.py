@@ -51,6 +51,7 @@ def test_holes_keep_steps_small_where_nothing_was_measured():
     hole = automatic(Mask(centre_hole(SHAPE, 9)), small)
     assert (hole.metric, hole.stiffness > 1) == ("surrogate", True)
     assert automatic(Mask(centre_hole((3, 16, 16), 5)), large).metric == "data"
+    assert automatic(Mask(centre_hole((3, 64, 64), 19)), load_prior("faces64")).metric == "data"
     for operator, prior in (
         (Mask(torch.ones(SHAPE, dtype=torch.bool)), small),
         (Identity((3, 16, 16)), large),

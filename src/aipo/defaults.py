@@ -16,17 +16,19 @@ from aipo.predictors import warm
 from aipo.priors import FlowPrior, Prior
 from aipo.schedules import PathOptions, geometric
 from aipo.solvers import Adam
+from aipo.surrogates import LowRankStationary
 
 # Steps of √2 in λ, few evaluations at each: the path carries solution and curvature from one to the next.
 AUTOMATIC = PathOptions(geometric(0.2, 12.8, 13), evaluations=8, tolerance=0.5)
 
 # In a hole only the prior speaks. Steps of the surrogate's width leave the flow's narrow valley there, and
-# the hole turns dark before it comes back: the noise's own scale, the same everywhere, keeps them small.
+# the hole turns dark before it comes back: the noise's own scale, the same everywhere, keeps them small,
+# wherever the surrogate knows texture and so makes a start that is near.
 AUTOMATIC_HOLES = replace(AUTOMATIC, evaluations=12, metric="data")
 
-# A flow for one size has a low-rank surrogate, a poor metric for the fine scales: it needs, and as its
-# pictures are small it can afford, more evaluations. In holes that metric, made stiffer, is the better one;
-# where lost entries are scattered their neighbours hold them, and it serves as it is.
+# Pictures of one size are small, so a flow for them can afford more evaluations. Where its surrogate is of
+# low rank without texture, that metric, made stiffer, is the better one in holes; where lost entries are
+# scattered their neighbours hold them, and it serves as it is.
 AUTOMATIC_SMALL = replace(AUTOMATIC, evaluations=24)
 AUTOMATIC_SMALL_HOLES = replace(AUTOMATIC_SMALL, stiffness=20.0)
 
@@ -50,7 +52,7 @@ LATENT_FROM = 0.002
 def automatic(operator: LinearOperator, prior: Prior) -> PathOptions:
     """How the path is followed where the user does not say."""
     if isinstance(operator, Mask) and _loses_entries(operator):
-        if _any_size(prior):
+        if _any_size(prior) or isinstance(getattr(prior, "surrogate", None), LowRankStationary):
             return AUTOMATIC_HOLES
         return AUTOMATIC_SMALL_HOLES if _has_holes(operator) else AUTOMATIC_SMALL
     mixing = not isinstance(operator, Identity | Mask)
