@@ -10,8 +10,7 @@ import torch
 
 from aipo.arrays import Images
 from aipo.data import load_pictures
-from aipo.evaluation import centre_hole
-from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
+from aipo.operators import GaussianSensing, Identity, LinearOperator, block_mask
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
@@ -71,7 +70,7 @@ def settings(shape: tuple[int, int, int]) -> dict[str, tuple[LinearOperator, flo
     return {
         "denoise": (Identity(shape), 0.1),
         "sense": (GaussianSensing(shape, prod(shape) // 4, seed=0), 0.01),
-        "inpaint": (Mask(centre_hole(shape, shape[1] // 3)), 0.02),
+        "inpaint": (block_mask(shape, shape[1] // 3), 0.02),
     }
 
 

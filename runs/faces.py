@@ -20,10 +20,9 @@ from torch import Tensor
 
 from aipo.baselines import Baseline, biharmonic, bm3d, lasso_wavelet
 from aipo.data import load_pictures
-from aipo.evaluation import centre_hole
 from aipo.likelihoods import measure
 from aipo.metrics import psnr
-from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
+from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask, block_mask
 from aipo.priors import load_prior
 from aipo.reconstruct import reconstruct
 
@@ -39,7 +38,7 @@ def _filled(operator: LinearOperator, y: Tensor, sigma: float, truth: Tensor) ->
 TASKS: dict[str, tuple[LinearOperator, float, str, Competitor]] = {
     "denoise": (Identity(SHAPE), 0.1, "BM3D", bm3d),
     "sense": (GaussianSensing(SHAPE, 2500, seed=0), 0.01, "LASSO-wavelet", lasso_wavelet),
-    "inpaint": (Mask(centre_hole(SHAPE, 19)), 0.02, "biharmonic, TV", _filled),
+    "inpaint": (block_mask(SHAPE, 19), 0.02, "biharmonic, TV", _filled),
 }
 
 

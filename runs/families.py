@@ -24,12 +24,11 @@ import torch
 from common import heading, mean, save
 
 from aipo.data import PictureData, load_pictures
-from aipo.evaluation import centre_hole
 from aipo.fitting import FlowOptions, Origin, fit_prior
 from aipo.flows import Flow
 from aipo.likelihoods import measure
 from aipo.metrics import psnr
-from aipo.operators import GaussianSensing, Identity, Mask
+from aipo.operators import GaussianSensing, Identity, block_mask
 from aipo.priors import FlowPrior, build_flow, load_prior
 from aipo.reconstruct import reconstruct
 from aipo.training import TrainingOptions, train
@@ -134,7 +133,7 @@ def judge(prior: FlowPrior, x: torch.Tensor) -> dict[str, list[float]]:
     tasks = {
         "denoise": (Identity(SHAPE), 0.1),
         "sense": (GaussianSensing(SHAPE, 2500, seed=0), 0.01),
-        "inpaint": (Mask(centre_hole(SHAPE, 19)), 0.02),
+        "inpaint": (block_mask(SHAPE, 19), 0.02),
     }
     found = {}
     for task, (operator, sigma) in tasks.items():

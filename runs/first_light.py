@@ -28,10 +28,9 @@ from aipo import baselines
 from aipo.arrays import Images
 from aipo.data import load_pictures
 from aipo.defaults import automatic
-from aipo.evaluation import centre_hole
 from aipo.likelihoods import Gaussian, measure
 from aipo.metrics import psnr, ssim
-from aipo.operators import GaussianSensing, Identity, Mask
+from aipo.operators import GaussianSensing, Identity, Mask, block_mask
 from aipo.posterior import posterior
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import Reconstruction, reconstruct
@@ -85,7 +84,7 @@ def measured(prior: str, large: list[Images], small: list[Images], hole: int):
     settings = (
         ("denoise", large, Identity(shape), 0.1),
         ("sense", small, sensing, 0.01),
-        ("inpaint", large, Mask(centre_hole(shape, hole)), 0.02),
+        ("inpaint", large, block_mask(shape, hole), 0.02),
     )
     for task, truths, operator, sigma in settings:
         for index, truth in enumerate(truths):

@@ -28,12 +28,11 @@ from aipo.arrays import per_image_sum
 from aipo.checkpoints import load_state, load_tensors, save_tensors
 from aipo.data import load_pictures
 from aipo.defaults import automatic
-from aipo.evaluation import centre_hole
 from aipo.flows import Flow, Glow
 from aipo.flows.layers import BASE_BOUND, GaussianBase, bounded
 from aipo.likelihoods import Gaussian, measure
 from aipo.metrics import psnr
-from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
+from aipo.operators import GaussianSensing, Identity, LinearOperator, block_mask
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import reconstruct
 from aipo.schedules import smoothing
@@ -226,14 +225,14 @@ def easy(x: Tensor) -> dict[str, Gaussian]:
     return {
         "denoise": _measured(x, Identity(SHAPE), 0.1),
         "sense": _measured(x, GaussianSensing(SHAPE, 2500, seed=0), 0.01),
-        "hole 19": _measured(x, Mask(centre_hole(SHAPE, 19)), 0.02),
+        "hole 19": _measured(x, block_mask(SHAPE, 19), 0.02),
     }
 
 
 def hard(x: Tensor) -> dict[str, Gaussian]:
     return {
         "m = 614": _measured(x, GaussianSensing(SHAPE, 614, seed=0), 0.01),
-        "hole 40": _measured(x, Mask(centre_hole(SHAPE, 40)), 0.02),
+        "hole 40": _measured(x, block_mask(SHAPE, 40), 0.02),
     }
 
 

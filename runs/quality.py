@@ -22,10 +22,9 @@ from common import add_line, heading, image_shape, load, mean, read
 
 from aipo.arrays import Images
 from aipo.defaults import automatic
-from aipo.evaluation import centre_hole
 from aipo.likelihoods import Gaussian, measure
 from aipo.metrics import psnr
-from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
+from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask, block_mask
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import reconstruct
 
@@ -43,7 +42,7 @@ def cells(shape: tuple[int, int, int]) -> dict[str, tuple[LinearOperator, float]
         for sigma in (0.01, 0.05):
             operator = GaussianSensing(shape, n // share, seed=0)
             found[f"sense m=n/{share} σ={sigma}"] = (operator, sigma)
-    found["inpaint centre"] = (Mask(centre_hole(shape, shape[1] // 3)), 0.02)
+    found["inpaint centre"] = (block_mask(shape, shape[1] // 3), 0.02)
     found["inpaint half"] = (Mask(half, channels=shape[0]), 0.02)
     return found
 

@@ -12,9 +12,27 @@ ROOT = Path(aipo.__file__).parent
 # Every module of the package; each one imports modules of the layers above its own line, never of its own.
 LAYERS = [
     {"allocator", "arrays", "errors"},
-    {"distributed", "flows.frozen", "solvers", "derivatives", "operators", "surrogates", "checkpoints"},
-    {"flows.layers", "flows.inference", "images", "metrics"},
-    {"flows.flow"},
+    {
+        "distributed",
+        "flows.frozen",
+        "solvers",
+        "derivatives",
+        "operators.operator",
+        "surrogates",
+        "checkpoints",
+    },
+    {
+        "flows.layers",
+        "flows.inference",
+        "images",
+        "metrics",
+        "operators.entries",
+        "operators.sensing",
+        "operators.filters",
+        "operators.scanners",
+        "operators.combined",
+    },
+    {"flows.flow", "operators"},
     {
         "curvature",
         "lbfgs",
@@ -22,6 +40,7 @@ LAYERS = [
         "minimise",
         "likelihoods",
         "posterior",
+        "testing",
         "flows.multiscale",
         "flows.tarflow",
         "data",
@@ -54,8 +73,8 @@ NUMERICS = {
     "path",
 }
 NUMERICS |= {"schedules", "path", "derivatives", "curvature", "certificate"}
-MODEL = {"operators", "likelihoods", "surrogates", "posterior", "priors"} | {
-    name for name in LEVEL if name.startswith("flows")
+MODEL = {"likelihoods", "surrogates", "posterior", "priors"} | {
+    name for name in LEVEL if name.startswith(("flows", "operators"))
 }
 
 

@@ -6,9 +6,8 @@ from closed_form import gaussian_prior
 
 from aipo import load_prior
 from aipo.defaults import automatic, direct
-from aipo.evaluation import centre_hole
 from aipo.likelihoods import measure
-from aipo.operators import GaussianSensing, Identity, Mask
+from aipo.operators import GaussianSensing, Identity, Mask, block_mask
 from aipo.reconstruct import reconstruct
 
 SHAPE = (1, 28, 28)
@@ -20,7 +19,7 @@ SHAPE = (1, 28, 28)
         (Identity(SHAPE), 0.1, "latents", "surrogate"),
         (Identity(SHAPE), 0.01, "pictures", "data"),
         (GaussianSensing(SHAPE, 196, seed=0), 0.1, "pictures", "surrogate"),
-        (Mask(centre_hole(SHAPE, 9)), 0.1, "pictures", "surrogate"),
+        (block_mask(SHAPE, 9), 0.1, "pictures", "surrogate"),
     ],
 )
 def test_direct_chooses_coordinates_and_metric_by_task_and_noise(operator, sigma, coordinates, metric):
@@ -48,10 +47,10 @@ def test_pictures_of_sides_that_do_not_divide_have_no_latents():
 
 def test_holes_keep_steps_small_where_nothing_was_measured():
     small, large = load_prior("fashion28"), load_prior("photos")
-    hole = automatic(Mask(centre_hole(SHAPE, 9)), small)
+    hole = automatic(block_mask(SHAPE, 9), small)
     assert (hole.metric, hole.stiffness > 1) == ("surrogate", True)
-    assert automatic(Mask(centre_hole((3, 16, 16), 5)), large).metric == "data"
-    assert automatic(Mask(centre_hole((3, 64, 64), 19)), load_prior("faces64")).metric == "data"
+    assert automatic(block_mask((3, 16, 16), 5), large).metric == "data"
+    assert automatic(block_mask((3, 64, 64), 19), load_prior("faces64")).metric == "data"
     for operator, prior in (
         (Mask(torch.ones(SHAPE, dtype=torch.bool)), small),
         (Identity((3, 16, 16)), large),

@@ -1,14 +1,39 @@
 """Operators: adjoint, pseudoinverse and norm against dense linear algebra; bad arguments named."""
 
+import re
+from math import gcd
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
+from skimage.transform import radon as skimage_radon
 from torch import Tensor
 
 from aipo.errors import InputError
-from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
+from aipo.operators import (
+    Blur,
+    Composition,
+    Downsampling,
+    FourierMask,
+    FourierSensing,
+    GaussianSensing,
+    Grey,
+    Identity,
+    LinearOperator,
+    Mask,
+    Radon,
+    Stack,
+    block_mask,
+    cartesian_mask,
+    gaussian_kernel,
+    mosaic,
+    motion_kernel,
+    random_mask,
+)
+from aipo.testing import check_operator
 
 Shape = tuple[int, int, int]
 
@@ -27,7 +52,7 @@ class Differences(LinearOperator):
         return -torch.nn.functional.pad(y, (1, 1)).diff(dim=3)
 
 
-def random_mask(shape: Shape, seed: int) -> Tensor:
+def some_entries(shape: Shape, seed: int) -> Tensor:
     mask = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) > 0.5
     mask[0, 0, 0] = True
     return mask
@@ -35,12 +60,32 @@ def random_mask(shape: Shape, seed: int) -> Tensor:
 
 OPERATORS = {
     "identity": lambda shape, seed: Identity(shape),
-    "mask": lambda shape, seed: Mask(random_mask(shape, seed)),
-    "mask-of-pixels": lambda shape, seed: Mask(random_mask((1, *shape[1:]), seed), channels=shape[0]),
+    "mask": lambda shape, seed: Mask(some_entries(shape, seed)),
+    "mask-of-pixels": lambda shape, seed: Mask(some_entries((1, *shape[1:]), seed), channels=shape[0]),
     "sensing": lambda shape, seed: GaussianSensing(shape, 1 + seed % np.prod(shape).item(), seed=seed),
     "sensing-square": lambda shape, seed: GaussianSensing(shape, np.prod(shape).item(), seed=seed),
+    "fourier-sensing": lambda shape, seed: FourierSensing(shape, 1 + seed % np.prod(shape).item(), seed=seed),
+    "blur": lambda shape, seed: Blur(shape, kernel(shape)),
+    "downsampling": lambda shape, seed: Downsampling(shape, gcd(shape[1], shape[2])),
+    "grey": lambda shape, seed: Grey((3, *shape[1:])),
+    "mosaic": lambda shape, seed: mosaic((3, *shape[1:])),
+    "fourier-mask": lambda shape, seed: FourierMask(shape, some_entries((1, *shape[1:]), seed)[0]),
+    "radon": lambda shape, seed: Radon((shape[0], shape[1], shape[1]), torch.tensor([0.0, 30.0, 100.0])),
+    "composition": lambda shape, seed: Composition(
+        Blur(shape, kernel(shape)), Mask(some_entries(shape, seed))
+    ),
+    "stack": lambda shape, seed: Stack(Blur(shape, kernel(shape)), Mask(some_entries(shape, seed))),
     "own": lambda shape, seed: Differences(shape),
 }
+
+
+def kernel(shape: Shape) -> Tensor:
+    """Lopsided, and it keeps every frequency; cut to one row or column where the picture is that small."""
+    weights = torch.tensor([[0.0, 0.1, 0.0], [0.05, 0.6, 0.2], [0.0, 0.05, 0.0]], dtype=torch.float64)
+    rows, columns = (slice(0, 3) if side >= 3 else slice(1, 2) for side in shape[1:])
+    return weights[rows, columns]
+
+
 every_operator = pytest.mark.parametrize("make", OPERATORS.values(), ids=OPERATORS)
 
 
@@ -64,7 +109,7 @@ def dense(operator: LinearOperator) -> np.ndarray:
 )
 def test_adjoint(make, shape, batch, seed):
     operator = make(shape, seed)
-    x, y = randn(batch, *shape, seed=seed), randn(batch, *operator.measurement_shape, seed=seed + 1)
+    x, y = randn(batch, *operator.shape, seed=seed), randn(batch, *operator.measurement_shape, seed=seed + 1)
     measured, back = operator(x), operator.adjoint(y)
     assert measured.shape == y.shape and back.shape == x.shape
     assert measured.dtype == back.dtype == torch.float64
@@ -79,7 +124,7 @@ def test_pseudoinverse_is_that_of_the_matrix(make, shape, seed):
     y = randn(4, *operator.measurement_shape)  # for a mask or differences A, any y has an exact A⁺y too
     expected = y.flatten(1).numpy() @ np.linalg.pinv(dense(operator)).T
     actual = operator.pseudoinverse(y)
-    assert actual.shape == (4, *shape)
+    assert actual.shape == (4, *operator.shape)
     np.testing.assert_allclose(actual.flatten(1).numpy(), expected, rtol=0, atol=1e-8 * abs(expected).max())
 
 
@@ -100,7 +145,7 @@ def test_pseudoinverse_of_zero_is_zero_beside_other_measurements(make):
     y = randn(2, *operator.measurement_shape)
     y[0] = 0
     actual = operator.pseudoinverse(y)
-    assert torch.equal(actual[0], torch.zeros(1, 3, 5, dtype=torch.float64))
+    assert torch.equal(actual[0], torch.zeros(operator.shape, dtype=torch.float64))
     torch.testing.assert_close(actual[1:], operator.pseudoinverse(y[1:]), rtol=0, atol=1e-8)
 
 
@@ -114,9 +159,10 @@ def test_norm_squared_is_the_largest_singular_value(make, shape):
 
 @every_operator
 def test_call_refuses_pictures_of_another_shape(make):
-    operator = make((3, 4, 5), 2)
-    for shape in [(2, 3, 5, 4), (2, 1, 4, 5), (3, 4, 5), (2, 60)]:
-        with pytest.raises(InputError, match=r"\(B, 3, 4, 5\).*" + str(shape)[1:-1]):
+    operator = make((3, 4, 6), 2)
+    expected = re.escape(f"(B, {str(operator.shape)[1:-1]})")
+    for shape in [(2, 3, 5, 4), (2, 1, 4, 6), (3, 4, 6), (2, 72)]:
+        with pytest.raises(InputError, match=expected + ".*" + str(shape)[1:-1]):
             operator(torch.zeros(shape))
 
 
@@ -210,3 +256,167 @@ def test_what_is_sensed_of_an_image_does_not_depend_on_its_batch(dtype):
     for i in range(9):
         assert torch.equal(operator(x[i : i + 1])[0], y[i])
         assert torch.equal(operator.adjoint(y[i : i + 1])[0], operator.adjoint(y)[i])
+
+
+@every_operator
+def test_every_operator_passes_the_public_check(make):
+    check_operator(make((3, 4, 6), 7))
+
+
+class Faulty(Differences):
+    """Wrong in one way."""
+
+    def __init__(self, fault: str):
+        super().__init__((2, 4, 5))
+        self.fault = fault
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        if self.fault == "not linear":
+            return y + 1e-6 * x[..., 1:] ** 2
+        if self.fault == "depends on the batch":
+            return y + 1e-6 * y.mean(0)
+        return y.float() if self.fault == "torch.float32" else y
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        x = super().adjoint(y)
+        if self.fault == "adjoint gives":
+            return x[..., :-1]
+        return x * (1 + 1e-6) if self.fault == "not that of" else x
+
+    def pseudoinverse(self, y: Tensor) -> Tensor:
+        return super().pseudoinverse(y) * (1.01 if self.fault == "does not explain" else 1)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "not linear",
+        "depends on the batch",
+        "torch.float32",
+        "adjoint gives",
+        "not that of",
+        "does not explain",
+    ],
+)
+def test_the_check_names_what_is_wrong(fault):
+    check_operator(Faulty("nothing"))
+    with pytest.raises(InputError, match=fault):
+        check_operator(Faulty(fault))
+
+
+def test_blur_is_a_periodic_convolution():
+    """Against SciPy, and its centre stays where it was."""
+    x, weights = randn(1, 1, 6, 7), kernel((1, 6, 7))
+    expected = ndimage.convolve(x[0, 0].numpy(), weights.numpy(), mode="wrap")
+    np.testing.assert_allclose(Blur((1, 6, 7), weights)(x)[0, 0].numpy(), expected, atol=1e-12)
+
+
+def test_kernels_sum_to_one_and_keep_their_centre():
+    grid = torch.arange(-20, 21).double()
+    for kernel_ in (gaussian_kernel(1.7), motion_kernel(9, 30), motion_kernel(1), motion_kernel(4.5, 90)):
+        rows, columns = (grid[20 - side // 2 : 21 + side // 2] for side in kernel_.shape)
+        assert kernel_.sum() == pytest.approx(1) and bool((kernel_ >= 0).all())
+        assert (kernel_.sum(1) * rows).sum() == pytest.approx(0, abs=1e-12)
+        assert (kernel_.sum(0) * columns).sum() == pytest.approx(0, abs=1e-12)
+    spread = (gaussian_kernel(1.7).sum(0) * torch.arange(-6, 7).double() ** 2).sum().sqrt()
+    assert spread == pytest.approx(1.7, rel=0.03)
+    assert motion_kernel(9)[5].sum() == pytest.approx(1), "0 degrees is horizontal"
+    upwards = motion_kernel(9, 45)
+    assert upwards[2, 8] > 0 and upwards[8, 8] == 0
+
+
+def test_downsampling_averages_blocks():
+    x = torch.arange(16.0).reshape(1, 1, 4, 4)
+    assert Downsampling((1, 4, 4), 2)(x).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+
+
+def test_grey_is_the_brightness_of_rec_601():
+    x = torch.rand(1, 3, 2, 2)
+    expected = 0.299 * x[:, 0] + 0.587 * x[:, 1] + 0.114 * x[:, 2]
+    torch.testing.assert_close(Grey((3, 2, 2))(x)[:, 0], expected)
+
+
+def test_a_mosaic_has_one_colour_for_each_pixel():
+    mask = mosaic((3, 4, 5), "GRBG").mask
+    assert bool((mask.sum(0) == 1).all())
+    assert mask[1, 0, 0] and mask[0, 0, 1] and mask[2, 1, 0] and mask[1, 1, 1] and mask[1, 2, 2]
+
+
+def test_masks_are_drawn_and_placed_as_asked():
+    drawn = random_mask((3, 40, 50), 0.3, seed=1).mask
+    assert bool((drawn[0] == drawn[1]).all()) and drawn.float().mean() == pytest.approx(0.3, abs=0.05)
+    hole = ~block_mask((1, 6, 8), 2).mask
+    assert hole.nonzero()[:, 1:].tolist() == [[2, 3], [2, 4], [3, 3], [3, 4]]
+    assert (~block_mask((1, 6, 8), 3, top=0, left=5).mask).nonzero()[0].tolist() == [0, 0, 5]
+
+
+def test_fourier_mask_measures_the_orthonormal_spectrum():
+    x, mask = randn(2, 1, 4, 6), some_entries((1, 4, 6), 3)[0]
+    spectrum = np.fft.fft2(x[:, 0].numpy(), norm="ortho")[:, mask.numpy()]
+    measured = FourierMask((1, 4, 6), mask)(x)[:, 0].numpy()
+    np.testing.assert_allclose(measured, np.stack((spectrum.real, spectrum.imag), -1), atol=1e-12)
+
+
+def test_cartesian_masks_have_whole_columns_and_the_centre():
+    mask = cartesian_mask((16, 100), 0.3, centre=0.1, seed=2)
+    assert bool((mask == mask[0]).all()) and int(mask[0].sum()) == 30
+    assert bool(mask[0, :5].all()) and bool(mask[0, -5:].all())
+
+
+@pytest.mark.parametrize("side", [15, 16])
+def test_radon_is_that_of_scikit_image(side):
+    rows, columns = np.meshgrid(*2 * [np.arange(side) - side // 2], indexing="ij")
+    inside = rows**2 + columns**2 < (side // 2 - 1) ** 2
+    picture = np.random.default_rng(0).random((side, side)) * inside
+    degrees = [0.0, 25.0, 90.0, 140.0]
+    expected = skimage_radon(picture, degrees, circle=True).T
+    measured = Radon((1, side, side), torch.tensor(degrees))(torch.from_numpy(picture)[None, None])
+    np.testing.assert_allclose(measured[0, 0].numpy(), expected, atol=1e-6)
+
+
+def test_fourier_sensing_keeps_norms_on_average():
+    """Rows have norm √(n/m), and A Aᵀ = n/m · I."""
+    operator = FourierSensing((3, 5, 7), 40, seed=1)
+    matrix = dense(operator)
+    np.testing.assert_allclose(matrix @ matrix.T, 105 / 40 * np.eye(40), atol=1e-12)
+
+
+def test_a_stack_gives_each_instrument_its_measurement():
+    blur, mask = Blur((1, 4, 4), kernel((1, 4, 4))), block_mask((1, 4, 4), 2)
+    x = randn(2, 1, 4, 4)
+    stack = Stack(blur, mask)
+    first, second = stack.split(stack(x))
+    torch.testing.assert_close(first, blur(x))
+    torch.testing.assert_close(second, mask(x))
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: FourierSensing((1, 2, 2), 5), "measurements = 5"),
+        (lambda: Blur((1, 4, 4), torch.ones(2, 3)), r"\(2, 3\)"),
+        (lambda: Blur((1, 4, 4), torch.ones(5, 3)), r"\(5, 3\)"),
+        (lambda: Blur((1, 4, 4), torch.zeros(3, 3)), "not all zero"),
+        (lambda: Blur((1, 4, 4), torch.full((3, 3), torch.nan)), "finite"),
+        (lambda: gaussian_kernel(0), "sigma = 0"),
+        (lambda: motion_kernel(0.5), "length = 0.5"),
+        (lambda: Downsampling((1, 4, 6), 4), "factor = 4"),
+        (lambda: Grey((1, 4, 4)), "three channels"),
+        (lambda: mosaic((3, 4, 4), "RGGX"), "RGGX"),
+        (lambda: random_mask((1, 4, 4), 0.0), "share = 0.0"),
+        (lambda: block_mask((1, 4, 4), 3, top=2), "side 3"),
+        (lambda: block_mask((1, 4, 4), 4), "no true entry"),
+        (lambda: FourierMask((1, 4, 4), torch.ones(4, 4)), "float32"),
+        (lambda: FourierMask((1, 4, 4), torch.zeros(4, 4, dtype=torch.bool)), "true entry"),
+        (lambda: cartesian_mask((4, 4), 0.1, centre=0.5), "centre = 0.5"),
+        (lambda: Radon((1, 4, 5), torch.zeros(2)), "square"),
+        (lambda: Radon((1, 4, 4), torch.zeros(0)), "angles"),
+        (lambda: Composition(), "at least one"),
+        (lambda: Composition(Grey((3, 4, 4)), Identity((3, 4, 4))), "Identity takes"),
+        (lambda: Stack(Identity((1, 4, 4)), Identity((1, 4, 5))), "one picture"),
+    ],
+)
+def test_impossible_instruments_are_refused(make, named):
+    with pytest.raises(InputError, match=named):
+        make()

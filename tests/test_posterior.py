@@ -9,8 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
-from aipo.posterior import MaskedLowRank, MaskedStationary, Posterior, Spectral, posterior
+from aipo import posterior as forms
+from aipo.operators import (
+    Blur,
+    Downsampling,
+    GaussianSensing,
+    Identity,
+    LinearOperator,
+    Mask,
+    gaussian_kernel,
+)
+from aipo.posterior import Iterative, MaskedLowRank, MaskedStationary, Posterior, Spectral, posterior
 from aipo.priors import Gaussian
 from aipo.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, Surrogate
 
@@ -259,3 +268,26 @@ def test_what_low_rank_and_spectral_forms_give_an_image_does_not_depend_on_its_b
     for i in range(7):
         assert torch.equal(closed.metric(v[i : i + 1], alpha[i : i + 1])[0], batch[i])
         assert torch.equal(closed.mode(y[i : i + 1], alpha[i : i + 1])[0], modes[i])
+
+
+MANY = {
+    "blur": lambda shape: Blur(shape, gaussian_kernel(0.7)),
+    "downsampling": lambda shape: Downsampling(shape, 2),
+    "sensing": lambda shape: GaussianSensing(shape, torch.Size(shape).numel() // 2, seed=6),
+}
+
+
+@pytest.mark.parametrize("operator", MANY)
+@pytest.mark.parametrize("surrogate", ["stationary", "low-rank-stationary"])
+def test_many_measurements_are_solved_for_by_iterations(monkeypatch, operator, surrogate):
+    monkeypatch.setattr(forms, "LARGEST_SPECTRAL", 10)
+    forward, gaussian = MANY[operator]((3, 8, 8)), SURROGATES[surrogate]((3, 8, 8))
+    closed = posterior(forward, gaussian)
+    assert isinstance(closed, Iterative)
+    y = randn(len(ALPHAS), *forward.measurement_shape)
+    for i, (mode, alpha) in enumerate(zip(closed.mode(y, ALPHAS), ALPHAS.tolist(), strict=True)):
+        assert relative(mode, dense_mode(forward, gaussian, y[i], alpha)) < 1e-6
+    for alpha in ALPHAS.tolist():
+        metric = metric_of(closed, alpha)
+        np.testing.assert_allclose(metric, metric.T, atol=1e-9 * np.abs(metric).max())
+        assert np.linalg.eigvalsh(metric).min() > 0

@@ -22,12 +22,11 @@ from aipo import priors
 from aipo import reconstruct as public_reconstruct
 from aipo.defaults import automatic
 from aipo.errors import InputError, Status
-from aipo.evaluation import centre_hole
 from aipo.flows import Glow
 from aipo.lbfgs import LBFGS
 from aipo.likelihoods import Gaussian, measure
 from aipo.objective import objective
-from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
+from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask, block_mask
 from aipo.predictors import cold, warm
 from aipo.priors import FlowPrior
 from aipo.reconstruct import PATIENCE, Reconstruction, reconstruct, trace
@@ -358,7 +357,7 @@ def test_trace_is_the_path_that_reconstruct_follows():
 
 def test_the_usual_path_follows_from_what_prior_and_operator_are():
     complete = Mask(torch.ones(1, 8, 8, dtype=torch.bool), channels=3)
-    hole = Mask(centre_hole((3, 8, 8), 6))
+    hole = block_mask((3, 8, 8), 6)
     for prior in (gaussian_prior(), any_size_prior(), PRIOR):
         assert automatic(hole, prior).stiffness > 1 or automatic(hole, prior).metric == "data"
         for operator in (FLOW_OPERATORS["denoising"], FLOW_OPERATORS["sensing"], complete):

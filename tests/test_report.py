@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from aipo.errors import InputError
-from aipo.evaluation import Record, centre_hole, check_fit
+from aipo.evaluation import Record, check_fit
 from aipo.likelihoods import measure
 from aipo.metrics import psnr, ssim
-from aipo.operators import GaussianSensing, Mask
+from aipo.operators import GaussianSensing, block_mask
 from aipo.priors import load_prior
 from aipo.report import measurement_picture, table, write_summary
 from aipo.restoring import estimated_sigma, read_square
@@ -47,16 +47,9 @@ def test_ssim_is_one_where_equal_and_falls_with_noise():
     assert (ssim(x + 0.3 * torch.randn(x.shape), x) < 0.95).all()
 
 
-def test_centre_hole_is_centred_and_must_fit():
-    mask = centre_hole((1, 6, 8), 2)
-    assert (~mask).nonzero()[:, 1:].tolist() == [[2, 3], [2, 4], [3, 3], [3, 4]]
-    with pytest.raises(InputError, match="side 6"):
-        centre_hole((1, 6, 8), 6)
-
-
 def test_measurement_picture_is_visible_for_every_operator():
     x = torch.rand(1, 3, 8, 8)
-    for operator in (Mask(centre_hole((3, 8, 8), 2)), GaussianSensing((3, 8, 8), 40)):
+    for operator in (block_mask((3, 8, 8), 2), GaussianSensing((3, 8, 8), 40)):
         shown = measurement_picture(measure(operator, x, 0.01))
         assert shown.shape == x.shape and shown.max() > 0.5
 

@@ -11,9 +11,9 @@ from skimage import data
 from skimage.transform import resize
 
 from aipo.arrays import Images
-from aipo.evaluation import Record, centre_hole, restore
+from aipo.evaluation import Record, restore
 from aipo.likelihoods import measure
-from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
+from aipo.operators import GaussianSensing, Identity, LinearOperator, block_mask
 from aipo.priors import load_prior
 from aipo.report import prepare_folder, write_pictures, write_summary
 from aipo.state import State
@@ -41,7 +41,7 @@ LARGE, SMALL = (3, 128, 128), (3, 64, 64)  # sensing takes the smaller picture: 
 TASKS = (
     Task("denoise", LARGE, 0.1, Identity),
     Task("sense", SMALL, 0.01, lambda shape: GaussianSensing(shape, prod(shape) // 4, seed=0)),
-    Task("inpaint", LARGE, 0.02, lambda shape: Mask(centre_hole(shape, 32))),
+    Task("inpaint", LARGE, 0.02, lambda shape: block_mask(shape, 32)),
 )
 
 

@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
 from aipo.arrays import Images
 from aipo.errors import InputError
 from aipo.likelihoods import Gaussian
@@ -118,14 +116,3 @@ def check_fit(shape: tuple[int, int, int], prior: FlowPrior, name: str) -> None:
 
 def _quality(image: Images, truth: Images | None) -> float | None:
     return None if truth is None else float(psnr(image, truth)[0])
-
-
-@torch.no_grad()
-def centre_hole(shape: tuple[int, int, int], side: int) -> torch.Tensor:
-    """A mask (C, H, W) that is false on a centred square of the given side."""
-    if not 0 < side < min(shape[1:]):
-        raise InputError(f"a hole of side {side} does not fit into a picture of {shape[1]} × {shape[2]}")
-    mask = torch.ones(shape, dtype=torch.bool)
-    top, left = (shape[1] - side) // 2, (shape[2] - side) // 2
-    mask[:, top : top + side, left : left + side] = False
-    return mask

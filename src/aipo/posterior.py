@@ -5,11 +5,12 @@ With x ~ N(μ, Σ), y = A x + e and α = λσ², the minimiser of ‖y − A x�
     x = μ + (AᵀA + αΣ⁻¹)⁻¹ Aᵀ (y − A μ)
 
 and (AᵀA + αΣ⁻¹)⁻¹ is the metric of the solvers. α is one number per image, and one preparation serves
-every α, because the weight λ changes along the path. Three forms of the inverse, by structure:
+every α, because the weight λ changes along the path. Four forms of the inverse, by structure:
 
 - `MaskedStationary`: A observes entries one by one, Σ is diagonal in the Fourier domain, alone or with W Wᵀ;
 - `MaskedLowRank`: the same A, Σ = W Wᵀ + diag(d) (Woodbury's identity);
-- `Spectral`: any other linear A, by the eigenvectors of A Σ Aᵀ (m × m).
+- `Spectral`: any other linear A, by the eigenvectors of A Σ Aᵀ (m × m);
+- `Iterative`: any linear A with more measurements than that allows, by conjugate gradients.
 """
 
 from abc import ABC, abstractmethod
@@ -20,6 +21,9 @@ from torch import Tensor
 from aipo.arrays import Images, Measurements, PerImage, dot, expand, rowwise
 from aipo.operators import Identity, LinearOperator, Mask
 from aipo.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, Surrogate
+
+# Measurements up to which the eigenvectors of an m × m matrix are found in a minute or two.
+LARGEST_SPECTRAL = 4096
 
 
 class Posterior(ABC):
@@ -67,6 +71,9 @@ def posterior(operator: LinearOperator, surrogate: Surrogate) -> Posterior:
         return MaskedStationary(operator, surrogate)
     if isinstance(operator, Identity | Mask) and isinstance(surrogate, LowRankGaussian):
         return MaskedLowRank(operator, surrogate)
+    many = operator.measurements > LARGEST_SPECTRAL
+    if many and isinstance(surrogate, StationaryGaussian | LowRankStationary):
+        return Iterative(operator, surrogate)
     return Spectral(operator, surrogate)
 
 
@@ -202,6 +209,31 @@ class Spectral(Posterior):
         coefficients = rowwise(residual.flatten(1), self._u) / (self._squares + alpha[:, None])
         dual = rowwise(coefficients, self._u.T).unflatten(1, residual.shape[1:])
         return self.surrogate.factor(self.surrogate.factor_adjoint(self.operator.adjoint(dual)))
+
+
+class Iterative(Posterior):
+    """The metric takes AᵀA to be t·I, t its mean eigenvalue: (t + αΣ⁻¹)⁻¹ = Σ(Σ + α/t)⁻¹/t, a Wiener filter.
+
+    The mode is exact: conjugate gradients on AᵀA + αΣ⁻¹, with that as preconditioner.
+    """
+
+    surrogate: StationaryGaussian | LowRankStationary
+
+    def __init__(self, operator: LinearOperator, surrogate: StationaryGaussian | LowRankStationary):
+        super().__init__(operator, surrogate)
+        probes = torch.randn(8, *operator.shape, generator=torch.Generator().manual_seed(0))
+        self.scale = float(dot(image := operator.forward(probes), image).mean()) / probes[0].numel()
+
+    def metric(self, v: Images, alpha: PerImage) -> Images:
+        return self.surrogate.wiener(v, alpha / self.scale) / self.scale
+
+    def _from_residual(self, residual: Measurements, alpha: PerImage) -> Images:
+        def hessian(v: Tensor) -> Tensor:
+            data = self.operator.adjoint(self.operator.forward(v))
+            return data + expand(alpha, v) * self.surrogate.precision(v)
+
+        right = self.operator.adjoint(residual)
+        return _conjugate_gradients(hessian, right, lambda v: self.metric(v, alpha))
 
 
 def _conjugate_gradients(

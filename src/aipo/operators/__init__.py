@@ -1,0 +1,29 @@
+"""Forward operators f of y = f(x) + e: what the instrument does to a picture."""
+
+from aipo.operators.combined import Composition, Stack
+from aipo.operators.entries import Identity, Mask, block_mask, mosaic, random_mask
+from aipo.operators.filters import Blur, Downsampling, Grey, gaussian_kernel, motion_kernel
+from aipo.operators.operator import LinearOperator
+from aipo.operators.scanners import FourierMask, Radon, cartesian_mask
+from aipo.operators.sensing import FourierSensing, GaussianSensing
+
+__all__ = [
+    "Blur",
+    "Composition",
+    "Downsampling",
+    "FourierMask",
+    "FourierSensing",
+    "GaussianSensing",
+    "Grey",
+    "Identity",
+    "LinearOperator",
+    "Mask",
+    "Radon",
+    "Stack",
+    "block_mask",
+    "cartesian_mask",
+    "gaussian_kernel",
+    "mosaic",
+    "motion_kernel",
+    "random_mask",
+]

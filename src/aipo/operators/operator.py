@@ -1,0 +1,94 @@
+"""What every forward operator f of y = f(x) + e is: what the instrument does to a picture.
+
+A linear operator maps images (B, C, H, W) to measurements (B, *measurement_shape) and back by its
+adjoint. A user's own operator is a subclass with `shape`, `measurement_shape`, `forward` and
+`adjoint`; `pseudoinverse` has a general default. `aipo.testing.check_operator` verifies one.
+"""
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+from math import prod
+
+import torch
+from torch import Tensor
+
+from aipo.arrays import Images, Measurements, dot, expand
+from aipo.errors import InputError
+
+
+class LinearOperator(ABC):
+    """A linear map A from images to measurements.
+
+    Attributes:
+        shape: (C, H, W) of the image.
+        measurement_shape: shape of one measurement, without the batch.
+    """
+
+    shape: tuple[int, int, int]
+    measurement_shape: tuple[int, ...]
+
+    @abstractmethod
+    def forward(self, x: Images) -> Measurements:
+        """A x."""
+
+    @abstractmethod
+    def adjoint(self, y: Measurements) -> Images:
+        """Aᵀ y."""
+
+    def pseudoinverse(self, y: Measurements) -> Images:
+        """A⁺ y, the image of least norm among those that explain y best (conjugate gradients)."""
+        return _least_norm(self, y)
+
+    @cached_property
+    def norm_squared(self) -> float:
+        """‖A‖², the largest eigenvalue of AᵀA (power iterations, never more than the true value)."""
+        x = torch.randn(1, *self.shape, generator=torch.Generator().manual_seed(0))
+        value = 0.0
+        for _ in range(100):
+            x = self.adjoint(self.forward(x / x.norm()))
+            value = float(x.norm())
+        return value
+
+    def __call__(self, x: Images) -> Measurements:
+        if tuple(x.shape[1:]) != tuple(self.shape):
+            raise InputError(
+                f"{type(self).__name__} expects images of shape (B, {', '.join(map(str, self.shape))}), "
+                f"got {tuple(x.shape)}; make the operator for the picture's shape"
+            )
+        return self.forward(x)
+
+    @property
+    def measurements(self) -> int:
+        """How many numbers one measurement has (m)."""
+        return prod(self.measurement_shape)
+
+
+def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(C, H, W), checked."""
+    if len(shape) != 3 or min(shape) < 1:
+        raise InputError(f"an image shape is (C, H, W) with positive entries, got {tuple(shape)}")
+    return (int(shape[0]), int(shape[1]), int(shape[2]))
+
+
+def _least_norm(
+    operator: LinearOperator, y: Tensor, iterations: int = 500, tolerance: float = 1e-10
+) -> Images:
+    """CGLS from zero: stays in the range of Aᵀ, hence ends in the least-norm least-squares solution."""
+    x = torch.zeros(len(y), *operator.shape, dtype=y.dtype, device=y.device)
+    residual = y.clone()
+    gradient = operator.adjoint(residual)
+    direction, gamma = gradient, dot(gradient, gradient)
+    # Below rounding the gradient is noise, and a step along noise in the null space has no bound.
+    stop = max(tolerance, 10 * torch.finfo(y.dtype).eps) ** 2 * gamma
+    for _ in range(iterations):
+        if bool((gamma <= stop).all()):
+            break
+        image = operator.forward(direction)
+        alpha = gamma / dot(image, image).clamp_min(torch.finfo(y.dtype).tiny)
+        alpha = torch.where(gamma > stop, alpha, torch.zeros_like(alpha))
+        x = x + expand(alpha, x) * direction
+        residual = residual - expand(alpha, residual) * image
+        gradient = operator.adjoint(residual)
+        previous, gamma = gamma, dot(gradient, gradient)
+        direction = gradient + expand(gamma / previous.clamp_min(torch.finfo(y.dtype).tiny), x) * direction
+    return x
