@@ -4,7 +4,7 @@ A measurement y = f(x) + e has many explanations; aipo finds the one that minimi
 data energy D = −log p(y | x), the prior energy R = −log p_G(x) of a normalizing flow, and λ along a path.
 """
 
-from aipo import flows, foreign, likelihoods, operators, priors
+from aipo import flows, foreign, likelihoods, operators, priors, testing
 from aipo.branches import Branches, best_of
 from aipo.priors import load_prior
 from aipo.reconstruct import Reconstruction, reconstruct, trace
@@ -26,5 +26,6 @@ __all__ = [
     "priors",
     "reconstruct",
     "smoothing",
+    "testing",
     "trace",
 ]
