@@ -19,6 +19,8 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from common import heading, mean, save
@@ -31,7 +33,7 @@ from aipo.metrics import psnr
 from aipo.operators import GaussianSensing, Identity, block_mask
 from aipo.priors import FlowPrior, build_flow, load_prior
 from aipo.reconstruct import reconstruct
-from aipo.training import TrainingOptions, train
+from aipo.training import TrainingOptions, curve, train
 
 SHAPE, HELD_OUT, COUNT = (3, 64, 64), 1006, 6
 FAMILIES = {
@@ -47,6 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("faces")
     parser.add_argument("--out", default="docs/results")
+    parser.add_argument("--images", type=Path, default=Path("docs/images"))
     parser.add_argument("--work", type=Path, default=Path("out/families"), help="where priors are trained")
     parser.add_argument("--minutes", type=float, default=24.0)
     parser.add_argument("--family", choices=list(FAMILIES), default=None, help="train only this one")
@@ -112,9 +115,11 @@ def compare(arguments: argparse.Namespace, minutes: float) -> None:
             }
         )
         print(rows[-1], flush=True)
+    curves = {name: curve(arguments.work / name / "training") for name in FAMILIES}
     file = Path(arguments.out) / "families.json"
-    save(rows, file)
+    save([*rows, {"curves": curves}], file)
     write(rows, minutes, file.with_suffix(".md"))
+    draw(curves, minutes, arguments.images / "families.png")
 
 
 def gradients(priors: dict[str, FlowPrior], x: torch.Tensor) -> dict[str, float]:
@@ -141,6 +146,18 @@ def judge(prior: FlowPrior, x: torch.Tensor) -> dict[str, list[float]]:
         found[task] = psnr(restored.image, x).tolist()
         found[f"{task}, start"] = psnr(restored.start, x).tolist()
     return found
+
+
+def draw(curves: dict[str, list[tuple[int, float]]], minutes: float, file: Path) -> None:
+    """Held-out bits per dimension against training time."""
+    matplotlib.use("agg")
+    figure, axes = plt.subplots(figsize=(5, 3))
+    for name, points in curves.items():
+        steps, bits = zip(*points, strict=True)
+        axes.plot([minutes * step / steps[-1] for step in steps], bits, marker=".", label=name)
+    axes.set(xlabel="minutes of one core", ylabel="held-out bits per dimension")
+    axes.legend()
+    figure.savefig(file, dpi=90, bbox_inches="tight")
 
 
 def write(rows: list[dict], minutes: float, file: Path) -> None:
