@@ -33,6 +33,9 @@ LAYERS = [
         "operators.combined",
     },
     {"flows.flow", "operators"},
+    {"likelihoods.likelihood"},
+    {"likelihoods.pointwise", "likelihoods.learnt", "likelihoods.uneven"},
+    {"likelihoods.intervals"},
     {
         "curvature",
         "lbfgs",
@@ -74,7 +77,7 @@ NUMERICS = {
 }
 NUMERICS |= {"schedules", "path", "derivatives", "curvature", "certificate"}
 MODEL = {"likelihoods", "surrogates", "posterior", "priors"} | {
-    name for name in LEVEL if name.startswith(("flows", "operators"))
+    name for name in LEVEL if name.startswith(("flows", "operators", "likelihoods"))
 }
 
 

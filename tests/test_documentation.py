@@ -4,9 +4,11 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 import aipo
+from aipo import likelihoods
 from aipo.defaults import automatic
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -16,24 +18,48 @@ def examples(page: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```$", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
 
 
-def test_every_operator_of_the_page_restores(monkeypatch):
-    """Each answer is finite and nearer to the truth than to grey, whatever was measured."""
+@pytest.fixture
+def restored(monkeypatch) -> list:
+    """(likelihood, reconstruction) of every example that has run."""
     found, whole = [], aipo.reconstruct
 
     def quick(likelihood, prior):
         options = replace(automatic(likelihood.operator, prior), evaluations=2)
-        found.append((likelihood.operator, whole(likelihood, prior, options=options)))
+        found.append((likelihood, whole(likelihood, prior, options=options)))
         return found[-1][1]
 
     monkeypatch.setattr(aipo, "reconstruct", quick)
+    return found
+
+
+def run(page: str) -> dict:
     scope: dict = {}
-    for index, code in enumerate(examples("operators.md")):
-        exec(compile(code, f"operators.md, example {index}", "exec"), scope)
-    assert len(found) == 15
-    x = scope["x"]
-    for operator, restored in found:
-        name = type(operator).__name__
-        assert torch.isfinite(restored.image).all(), name
-        error = (restored.image - x).square().mean()
+    for index, code in enumerate(examples(page)):
+        exec(compile(code, f"{page}, example {index}", "exec"), scope)
+    return scope
+
+
+def test_every_operator_of_the_page_restores(restored):
+    """Each answer is finite and nearer to the truth than to grey, whatever was measured."""
+    x = run("operators.md")["x"]
+    assert len(restored) == 15
+    for likelihood, result in restored:
+        name = type(likelihood.operator).__name__
+        assert torch.isfinite(result.image).all(), name
+        error = (result.image - x).square().mean()
         # Differences leave the mean of every row open.
         assert name == "Differences" or error < 0.5 * (x - x.mean()).square().mean(), name
+
+
+def test_every_noise_model_of_the_page_restores(restored):
+    x = run("likelihoods.md")["x"]
+    assert {type(likelihood).__name__ for likelihood, _ in restored} == {
+        name for name in likelihoods.__all__ if name not in ("Likelihood", "Pointwise", "measure")
+    }
+    for likelihood, result in restored:
+        name = type(likelihood).__name__
+        assert torch.isfinite(result.image).all(), name
+        assert name == "Gaussian" or result.criterion == "discrepancy", name
+        if name != "OneBit":
+            error, before = ((v - x).square().mean() for v in (result.image, likelihood.y))
+            assert error < before, name

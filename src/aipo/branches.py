@@ -14,7 +14,7 @@ from aipo.arrays import Images, PerImage, content_seed
 from aipo.certificate import UNFINISHED, Verdict
 from aipo.defaults import AUTOMATIC
 from aipo.errors import InputError, Status
-from aipo.likelihoods import Gaussian
+from aipo.likelihoods import Gaussian, Likelihood
 from aipo.objective import objective
 from aipo.path import Trace
 from aipo.posterior import posterior
@@ -49,7 +49,7 @@ class Branches:
 
 
 def best_of(
-    likelihood: Gaussian,
+    likelihood: Likelihood,
     prior: Prior,
     weight: float = 1.0,
     branches: int = 8,
@@ -75,10 +75,11 @@ def best_of(
             f"branches = {branches}; at least 1 is needed, and a prior with a Gaussian surrogate"
         )
     copies = torch.arange(len(likelihood), device=likelihood.y.device).repeat(branches)
-    closed, alpha = posterior(likelihood.operator, surrogate), weight * likelihood.sigma**2
+    near = likelihood.gaussian()
+    closed, alpha = posterior(near.operator, surrogate), weight * near.sigma**2
     problem = objective(likelihood.select(copies), prior, closed=closed)
-    modes = closed.mode(likelihood.y, alpha)
-    starts = torch.cat((modes[None], _draws(closed, likelihood, alpha, branches - 1))).flatten(0, 1)
+    modes = closed.mode(near.y, alpha)
+    starts = torch.cat((modes[None], _draws(closed, near, alpha, branches - 1))).flatten(0, 1)
     offsets = starts - modes.repeat(branches, 1, 1, 1)
     branching = replace(problem, start=lambda w: problem.start(w) + offsets)
     ends = [list(Trace(branching, ending(options, weight)))[-1] for options in paths or [AUTOMATIC]]

@@ -14,18 +14,18 @@ from torch import Tensor
 
 from aipo.arrays import Images, PerImage, dot
 from aipo.latents import latent_terms
-from aipo.likelihoods import Gaussian
+from aipo.likelihoods import Likelihood
 from aipo.objective import objective
 from aipo.priors import FlowPrior, Prior
 from aipo.problem import Problem
 
 
-def in_pictures(likelihood: Gaussian, prior: Prior, start: Images) -> Problem:
+def in_pictures(likelihood: Likelihood, prior: Prior, start: Images) -> Problem:
     """D(x) + λR(x) from any picture, with the data term's own scale as metric."""
     return replace(objective(likelihood, prior, "measurement", "data"), start=lambda weight: start)
 
 
-def in_latents(likelihood: Gaussian, prior: FlowPrior, start: Tensor) -> Problem:
+def in_latents(likelihood: Likelihood, prior: FlowPrior, start: Tensor) -> Problem:
     """D(G(z)) + λ‖z‖²/2 over the latent z (CSGM, GlowIP): the penalty is not the density of x.
 
     Args:
@@ -38,25 +38,25 @@ def in_latents(likelihood: Gaussian, prior: FlowPrior, start: Tensor) -> Problem
     return Problem(latent_terms(likelihood, generate), lambda weight: start, lambda weight: lambda v: v)
 
 
-def in_latents_by_density(likelihood: Gaussian, prior: FlowPrior, start: Tensor) -> Problem:
+def in_latents_by_density(likelihood: Likelihood, prior: FlowPrior, start: Tensor) -> Problem:
     """D(G(z)) + λR(G(z)) over the latent z: the same objective as in pictures, in other coordinates."""
     terms = latent_terms(likelihood, prior.generate)
     return Problem(terms, lambda weight: start, lambda weight: lambda v: v)
 
 
-def grey(likelihood: Gaussian) -> Images:
+def grey(likelihood: Likelihood) -> Images:
     """The constant 0.5."""
     return torch.full((len(likelihood), *likelihood.operator.shape), 0.5).to(likelihood.y)
 
 
-def random(likelihood: Gaussian, seed: int = 0) -> Images:
+def random(likelihood: Likelihood, seed: int = 0) -> Images:
     """Uniform noise in [0, 1]."""
     generator = torch.Generator().manual_seed(seed)
     shape = (1, *likelihood.operator.shape)
     return torch.rand(shape, generator=generator).to(likelihood.y).expand(len(likelihood), -1, -1, -1).clone()
 
 
-def null_space(likelihood: Gaussian, seed: int = 0) -> Images:
+def null_space(likelihood: Likelihood, seed: int = 0) -> Images:
     """A⁺y plus noise in the null space of A: consistent with the data, nothing else (GlowIP)."""
     noise = random(likelihood, seed)
     operator = likelihood.operator

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 
 from aipo.lbfgs import LBFGS
-from aipo.likelihoods import Gaussian
+from aipo.likelihoods import Likelihood
 from aipo.operators import Identity, LinearOperator, Mask
 from aipo.predictors import warm
 from aipo.priors import FlowPrior, Prior
@@ -63,7 +63,7 @@ def automatic(operator: LinearOperator, prior: Prior) -> PathOptions:
     return AUTOMATIC_SMALL_MIXED if mixing else AUTOMATIC_SMALL
 
 
-def direct(likelihood: Gaussian, prior: Prior, weight: float, evaluations: int = 150) -> PathOptions:
+def direct(likelihood: Likelihood, prior: Prior, weight: float, evaluations: int = 150) -> PathOptions:
     """One minimisation at one λ, in the coordinates and the metric that lower F fastest.
 
     For whoever wants the objective's minimum; the paths of `automatic` give better pictures (docs/method.md).
@@ -78,7 +78,7 @@ def direct(likelihood: Gaussian, prior: Prior, weight: float, evaluations: int =
         return replace(options, metric="data") if _any_size(prior) else options
     if not isinstance(operator, Identity):
         return options
-    if weight * float(likelihood.sigma.min()) ** 2 < LATENT_FROM:
+    if weight * float(likelihood.gaussian().sigma.min()) ** 2 < LATENT_FROM:
         return replace(options, metric="data")
     if _has_latents(prior, operator):
         # Latents do not know the data term's scale: the first step is kept short.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from aipo.arrays import Images
 from aipo.errors import InputError
-from aipo.likelihoods import Gaussian
+from aipo.likelihoods import Likelihood
 from aipo.metrics import psnr
 from aipo.priors import FlowPrior
 from aipo.reconstruct import Reconstruction, Weight, reconstruct
@@ -33,7 +33,7 @@ class Record:
         evaluations: value-and-gradient evaluations of the flow.
         seconds: wall-clock time.
         status: how the search at the chosen weight ended.
-        sigma: the noise level used.
+        sigma: the noise level used, for noise that is not Gaussian that of the nearest Gaussian.
     """
 
     task: str
@@ -54,7 +54,7 @@ class Record:
 def restore(
     task: str,
     name: str,
-    likelihood: Gaussian,
+    likelihood: Likelihood,
     prior: FlowPrior,
     weight: Weight = "auto",
     truth: Images | None = None,
@@ -87,7 +87,7 @@ def restore(
         evaluations=int(result.evaluations[0]),
         seconds=seconds,
         status=result.status[0].name.lower(),
-        sigma=float(likelihood.sigma[0]),
+        sigma=float(likelihood.gaussian().sigma[0]),
     )
     return record, result
 

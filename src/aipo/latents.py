@@ -14,14 +14,14 @@ from torch import Tensor
 
 from aipo.arrays import Images, PerImage, expand
 from aipo.errors import InputError
-from aipo.likelihoods import Gaussian
+from aipo.likelihoods import Likelihood
 from aipo.objective import LARGEST_CHUNK
 from aipo.priors import FlowPrior
 from aipo.problem import PLAIN, Deformation, Problem, Terms
 from aipo.solvers import Metric
 
 
-def in_latents(pictures: Problem, likelihood: Gaussian, prior: Any) -> Problem:
+def in_latents(pictures: Problem, likelihood: Likelihood, prior: Any) -> Problem:
     """The problem over latents, started at the latents of where the problem over pictures starts.
 
     One evaluation is one pass from z to x and back. Starting points pass the flow once more, without
@@ -56,10 +56,10 @@ def in_latents(pictures: Problem, likelihood: Gaussian, prior: Any) -> Problem:
     )
 
 
-def latent_terms(likelihood: Gaussian, generate: Callable[[Tensor], tuple[Images, PerImage]]):
+def latent_terms(likelihood: Likelihood, generate: Callable[[Tensor], tuple[Images, PerImage]]):
     """D and a penalty over z, from z -> (x, penalty)."""
 
-    def one(z: Tensor, own: Gaussian) -> Terms:
+    def one(z: Tensor, own: Likelihood) -> Terms:
         z = z.detach().requires_grad_(True)
         with torch.enable_grad():
             x, penalty = generate(z)

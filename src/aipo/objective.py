@@ -10,7 +10,7 @@ from torch import Tensor
 from aipo.arrays import Images, PerImage, expand
 from aipo.derivatives import HessianProduct, hessian_product, value_and_gradient
 from aipo.errors import InputError
-from aipo.likelihoods import Gaussian
+from aipo.likelihoods import Gaussian, Likelihood
 from aipo.posterior import Posterior, posterior
 from aipo.priors import Prior
 from aipo.problem import Deformation, Problem, Terms
@@ -26,7 +26,7 @@ LARGEST_CHUNK = 500_000
 
 
 def objective(
-    likelihood: Gaussian,
+    likelihood: Likelihood,
     prior: Prior,
     start: Literal["surrogate", "measurement"] = "surrogate",
     metric: Literal["surrogate", "data"] = "surrogate",
@@ -35,22 +35,23 @@ def objective(
     """Energies, start and metric of a batch.
 
     Args:
-        likelihood: D.
+        likelihood: D; the Gaussian one near it gives start and metric.
         prior: R; its `surrogate`, where it has one, gives start and metric in closed form.
         start: "measurement" for the paper's start A⁺y.
         metric: "data" for the data term's own scale.
         closed: the surrogate's posterior under this operator where it is at hand; preparing it can be slow.
     """
     surrogate = getattr(prior, "surrogate", None)
-    begin, scale = _measurement_start(likelihood), _data_metric(likelihood)
+    near = likelihood.gaussian()
+    begin, scale = _measurement_start(near), _data_metric(near)
     if surrogate is not None and "surrogate" in (start, metric):
         closed = closed or posterior(likelihood.operator, surrogate)
-        begin = _surrogate_start(likelihood, closed) if start == "surrogate" else begin
-        scale = _surrogate_metric(likelihood, closed) if metric == "surrogate" else scale
+        begin = _surrogate_start(near, closed) if start == "surrogate" else begin
+        scale = _surrogate_metric(near, closed) if metric == "surrogate" else scale
     return Problem(_terms(likelihood, prior, surrogate), begin, scale, _hessian(likelihood, prior, surrogate))
 
 
-def _terms(likelihood: Gaussian, prior: Prior, surrogate: Surrogate | None):
+def _terms(likelihood: Likelihood, prior: Prior, surrogate: Surrogate | None):
     def terms(x: Tensor, indices: Tensor, deformation: Deformation) -> Terms:
         data, data_gradient = value_and_gradient(likelihood.select(indices), x)
         size = max(1, LARGEST_CHUNK // x[0].numel())
@@ -63,7 +64,7 @@ def _terms(likelihood: Gaussian, prior: Prior, surrogate: Surrogate | None):
     return terms
 
 
-def _hessian(likelihood: Gaussian, prior: Prior, surrogate: Surrogate | None):
+def _hessian(likelihood: Likelihood, prior: Prior, surrogate: Surrogate | None):
     def product_at(x: Tensor, weight: PerImage, deformation: Deformation) -> HessianProduct:
         own = likelihood.select(torch.arange(len(x), device=x.device))
         energy = _deformed(prior, surrogate, deformation)

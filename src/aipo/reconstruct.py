@@ -14,7 +14,7 @@ from aipo.certificate import Certificate, certify
 from aipo.defaults import automatic
 from aipo.errors import InputError, Status
 from aipo.latents import in_latents
-from aipo.likelihoods import Gaussian
+from aipo.likelihoods import Gaussian, Likelihood
 from aipo.objective import objective
 from aipo.operators import Identity, Mask
 from aipo.path import Trace
@@ -74,7 +74,7 @@ class Reconstruction:
         return certify(self.problem, self.path, self.chosen)
 
 
-def trace(likelihood: Gaussian, prior: Prior, options: PathOptions | None = None, copies: int = 1) -> Trace:
+def trace(likelihood: Likelihood, prior: Prior, options: PathOptions | None = None, copies: int = 1) -> Trace:
     """The path itself, as an iterator of states.
 
     Args:
@@ -91,7 +91,7 @@ def trace(likelihood: Gaussian, prior: Prior, options: PathOptions | None = None
 
 
 def reconstruct(
-    likelihood: Gaussian,
+    likelihood: Likelihood,
     prior: Prior,
     weight: Weight = "auto",
     options: PathOptions | None = None,
@@ -104,8 +104,8 @@ def reconstruct(
         prior: density of pictures.
         weight: λ, a positive number; "bayes" (λ = 1, the maximum a posteriori); "sure", "discrepancy" or
             "l-curve", which choose one state of the path; "auto", which mixes its states: where every
-            measured value is an entry of the picture (denoising, inpainting) so that SURE is lowest, and
-            where values mix entries the state of the discrepancy principle, in equal parts with those of
+            measured value is an entry of the picture (denoising, inpainting) and noise is Gaussian so that
+            SURE is lowest, and elsewhere the state of the discrepancy principle, in equal parts with those of
             half its λ or more.
         options: how the path is followed, by default `automatic(operator, prior)`. With a fixed λ it
             ends there. The other criteria follow the path once where SURE follows it twice, so they may
@@ -119,6 +119,11 @@ def reconstruct(
     if weight == "auto":
         return _auto(likelihood, prior, options, watch)
     if weight == "sure":
+        if not isinstance(likelihood, Gaussian):
+            raise InputError(
+                f"SURE needs Gaussian noise, not {type(likelihood).__name__}; "
+                "use weight='auto' or 'discrepancy'"
+            )
         return _select(Sure(likelihood), likelihood, prior, options, watch)
     if weight == "discrepancy":
         return _select(Discrepancy(likelihood), likelihood, prior, _doubled(options), watch)
@@ -132,7 +137,9 @@ def reconstruct(
     return _fixed(float(fixed), likelihood, prior, options, watch)
 
 
-def _fixed(weight: float, likelihood: Gaussian, prior: Prior, options: PathOptions, watch) -> Reconstruction:
+def _fixed(
+    weight: float, likelihood: Likelihood, prior: Prior, options: PathOptions, watch
+) -> Reconstruction:
     """The path up to λ = weight; its last accepted state is the answer."""
     tracer = trace(likelihood, prior, ending(options, weight))
     path = _followed(tracer, watch)
@@ -142,11 +149,11 @@ def _fixed(weight: float, likelihood: Gaussian, prior: Prior, options: PathOptio
     return _result(tracer, path, last, path[-1].evaluations, "fixed", values)
 
 
-def _corner(likelihood: Gaussian, prior: Prior, options: PathOptions, watch) -> Reconstruction:
+def _corner(likelihood: Likelihood, prior: Prior, options: PathOptions, watch) -> Reconstruction:
     """The whole path, and the corner of its L-curve."""
     tracer = trace(likelihood, prior, options)
     path = _followed(tracer, watch)
-    residuals = torch.stack([likelihood.residual_squared(state.x) for state in path])
+    residuals = torch.stack([likelihood.misfit(state.x) for state in path])
     energies = torch.stack([state.prior_energy for state in path])
     usable = torch.stack([state.accepted & (state.weight > 0) for state in path])
     values = l_curve(residuals, energies, usable)
@@ -164,7 +171,7 @@ def _followed(tracer: Trace, watch) -> list[State]:
 
 
 def _select(
-    criterion: Criterion, likelihood: Gaussian, prior: Prior, options: PathOptions, watch
+    criterion: Criterion, likelihood: Likelihood, prior: Prior, options: PathOptions, watch
 ) -> Reconstruction:
     """Follow the path until the criterion has passed its minimum for every image; keep the best state."""
     count = len(likelihood)
@@ -192,10 +199,10 @@ def _doubled(options: PathOptions) -> PathOptions:
     return replace(options, evaluations=2 * options.evaluations)
 
 
-def _auto(likelihood: Gaussian, prior: Prior, options: PathOptions, watch) -> Reconstruction:
+def _auto(likelihood: Likelihood, prior: Prior, options: PathOptions, watch) -> Reconstruction:
     """The states of the path mixed."""
     # What mixed measurements leave open, no estimate from them judges: the predictive risk is flat in λ.
-    if isinstance(likelihood.operator, Identity | Mask):
+    if isinstance(likelihood, Gaussian) and isinstance(likelihood.operator, Identity | Mask):
         return _mixed_by_sure(likelihood, prior, options, watch)
     single = _select(Discrepancy(likelihood), likelihood, prior, _doubled(options), watch)
     weights = torch.stack([state.weight for state in single.path])
@@ -226,7 +233,7 @@ def _usable(single: Reconstruction) -> Tensor:
     return (reached & positive) | (steps == single.chosen)
 
 
-def _mixed(single: Reconstruction, part: Tensor, likelihood: Gaussian, prior: Prior) -> Reconstruction:
+def _mixed(single: Reconstruction, part: Tensor, likelihood: Likelihood, prior: Prior) -> Reconstruction:
     """The mixture in place of the single state, with its own energies."""
     image = mixture([state.x for state in single.path], part)
     with torch.no_grad():

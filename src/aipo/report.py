@@ -14,7 +14,7 @@ from aipo.checkpoints import write_atomic
 from aipo.errors import InputError
 from aipo.evaluation import Record
 from aipo.images import hstack, write_image
-from aipo.likelihoods import Gaussian
+from aipo.likelihoods import Likelihood
 from aipo.metrics import psnr
 from aipo.operators import GaussianSensing
 from aipo.reconstruct import Reconstruction
@@ -69,7 +69,7 @@ def write_summary(folder: Path, records: Sequence[Record]) -> None:
 
 
 def write_pictures(
-    folder: Path, name: str, likelihood: Gaussian, result: Reconstruction, truth: Images | None
+    folder: Path, name: str, likelihood: Likelihood, result: Reconstruction, truth: Images | None
 ) -> None:
     """NAME.png, the restoration; NAME-panel.png, side by side; NAME-path.png, a plot of the path."""
     write_image(folder / f"{name}.png", result.image[0].cpu())
@@ -80,7 +80,7 @@ def write_pictures(
     plot_path(folder / f"{name}-path.png", result, truth)
 
 
-def measurement_picture(likelihood: Gaussian) -> Images:
+def measurement_picture(likelihood: Likelihood) -> Images:
     """A picture of what was measured: A⁺y, for compressed sensing stretched to the visible range."""
     image = likelihood.operator.pseudoinverse(likelihood.y)
     if isinstance(likelihood.operator, GaussianSensing):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from aipo.arrays import Images, PerImage, content_seed, dot, expand
-from aipo.likelihoods import Gaussian
+from aipo.likelihoods import Gaussian, Likelihood
 
 
 class Criterion(Protocol):
@@ -18,7 +18,7 @@ class Criterion(Protocol):
 
     name: str
 
-    def batch(self) -> Gaussian:
+    def batch(self) -> Likelihood:
         """The likelihood whose path must be followed: the measurements, and copies that are needed."""
         ...
 
@@ -32,23 +32,24 @@ class Criterion(Protocol):
 
 
 class Discrepancy:
-    """|‖y − A x‖² / (m σ²) − 1|: the residual should be as large as the noise (Morozov 1966)."""
+    """|misfit − 1|: the residual should be as large as the noise (Morozov 1966).
+
+    For Gaussian noise the misfit is ‖y − A x‖² / (m σ²), for other noise Pearson's statistic.
+    """
 
     name = "discrepancy"
 
-    def __init__(self, likelihood: Gaussian):
+    def __init__(self, likelihood: Likelihood):
         self.likelihood = likelihood
 
-    def batch(self) -> Gaussian:
+    def batch(self) -> Likelihood:
         return self.likelihood
 
     def __call__(self, x: Images) -> PerImage:
-        expected = self.likelihood.operator.measurements * self.likelihood.sigma**2
-        return (self.likelihood.residual_squared(x) / expected - 1).abs()
+        return (self.likelihood.misfit(x) - 1).abs()
 
     def early(self, x: Images) -> Tensor:
-        expected = self.likelihood.operator.measurements * self.likelihood.sigma**2
-        return self.likelihood.residual_squared(x) < expected
+        return self.likelihood.misfit(x) < 1
 
 
 class Sure:

@@ -1,0 +1,36 @@
+"""Data energies D(x) = −log p(y | x), in nats per image with every constant."""
+
+from aipo.likelihoods.intervals import Clipped, OneBit, Quantised
+from aipo.likelihoods.learnt import FlowNoise
+from aipo.likelihoods.likelihood import Gaussian, Likelihood, measure
+from aipo.likelihoods.pointwise import (
+    Gamma,
+    Laplace,
+    LogGamma,
+    Logistic,
+    Pointwise,
+    Poisson,
+    PoissonGaussian,
+    StudentT,
+)
+from aipo.likelihoods.uneven import Coloured, Heteroscedastic
+
+__all__ = [
+    "Clipped",
+    "Coloured",
+    "FlowNoise",
+    "Gamma",
+    "Gaussian",
+    "Heteroscedastic",
+    "Laplace",
+    "Likelihood",
+    "LogGamma",
+    "Logistic",
+    "OneBit",
+    "Pointwise",
+    "Poisson",
+    "PoissonGaussian",
+    "Quantised",
+    "StudentT",
+    "measure",
+]

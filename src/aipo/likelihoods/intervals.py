@@ -1,0 +1,182 @@
+"""Instruments that tell only in which interval a noisy value lies: quantised, saturated, one bit.
+
+With Gaussian noise the probability of an interval [a, b] given u is Φ((b − u)/σ) − Φ((a − u)/σ); its negative
+logarithm is convex in u.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from aipo.arrays import Measurements, expand
+from aipo.errors import InputError
+from aipo.likelihoods.likelihood import Gaussian, positive, standard_normal
+from aipo.likelihoods.pointwise import Pointwise
+from aipo.operators import LinearOperator
+
+
+class Quantised(Pointwise):
+    """y = round((u + e)/step)·step with e ~ N(0, σ²): e(u, y) = −log P(y − step/2 < u + e < y + step/2).
+
+    Args:
+        y: multiples of the step.
+        step: width of a level, positive; one number or one per image.
+        sigma: σ > 0 before quantisation.
+
+    Raises:
+        InputError: y that are no multiples of the step.
+
+    Source: Zymnis, Boyd & Candès 2010, Compressed sensing with quantized measurements.
+    """
+
+    per_image = ("step", "sigma")
+
+    def __init__(
+        self, operator: LinearOperator, y: Measurements, step: float | Tensor, sigma: float | Tensor
+    ):
+        super().__init__(operator, y)
+        self.step, self.sigma = positive("step", step, y), positive("sigma", sigma, y)
+        levels = y / expand(self.step, y)
+        off = float((levels - levels.round()).abs().max())
+        if off > 1e-2:
+            raise InputError(
+                f"y lies up to {off:.2g} steps off a multiple of step = {step}; give its true step"
+            )
+
+    def energies(self, u: Measurements) -> Measurements:
+        half, sigma = expand(self.step, u) / 2, expand(self.sigma, u)
+        return -log_interval((self.y - half - u) / sigma, (self.y + half - u) / sigma)
+
+    def mean_and_variance(self, u: Measurements) -> tuple[Measurements, Measurements]:
+        """Of a step that is not much wider than the noise (Sheppard's correction)."""
+        return u, expand(self.sigma**2 + self.step**2 / 12, u).expand_as(u)
+
+    def draw(self, u: Measurements, generator: torch.Generator | None) -> Measurements:
+        step = expand(self.step, u)
+        normal = standard_normal(u, generator)
+        return torch.round((u + expand(self.sigma, u) * normal) / step) * step
+
+
+class Clipped(Pointwise):
+    """y = clip(u + e, low, high) with e ~ N(0, σ²), as of a sensor that saturates.
+
+    Inside, the density of a Gaussian; at the ends −log P(u + e < low) or −log P(u + e > high).
+
+    Args:
+        y: in [low, high]; what equals an end is taken to be clipped.
+        low, high: range of the sensor.
+        sigma: σ > 0 before clipping, one number or one per image.
+
+    Raises:
+        InputError: an empty range, or y outside it.
+
+    Source: Tobin 1958.
+    """
+
+    shared = ("low", "high")
+    per_image = ("sigma",)
+
+    def __init__(
+        self, operator: LinearOperator, y: Measurements, low: float, high: float, sigma: float | Tensor
+    ):
+        super().__init__(operator, y)
+        if not low < high or bool((y < low).any()) or bool((y > high).any()):
+            raise InputError(
+                f"y lies in [{float(y.min()):g}, {float(y.max()):g}], low = {low}, high = {high}; give the "
+                "range that the sensor has"
+            )
+        self.low, self.high = low, high
+        self.sigma = positive("sigma", sigma, y)
+
+    def energies(self, u: Measurements) -> Measurements:
+        sigma = expand(self.sigma, u)
+        inside = 0.5 * ((self.y - u) / sigma) ** 2 + torch.log(math.sqrt(2 * math.pi) * sigma)
+        below = -torch.special.log_ndtr((self.low - u) / sigma)
+        above = -torch.special.log_ndtr((u - self.high) / sigma)
+        return torch.where(self.y <= self.low, below, torch.where(self.y >= self.high, above, inside))
+
+    def mean_and_variance(self, u: Measurements) -> tuple[Measurements, Measurements]:
+        """Of a normal variable whose ends are drawn together, exactly."""
+        sigma = expand(self.sigma, u)
+        a, b = (self.low - u) / sigma, (self.high - u) / sigma
+        below, above = torch.special.ndtr(a), torch.special.ndtr(-b)
+        inside = 1 - below - above
+        at_a, at_b = _density(a), _density(b)
+        # Moments about u, in units of σ: the ends count with their own place.
+        first = a * below + b * above + at_a - at_b
+        second = a**2 * below + b**2 * above + inside + a * at_a - b * at_b
+        return u + sigma * first, sigma**2 * (second - first**2).clamp_min(1e-6)
+
+    def draw(self, u: Measurements, generator: torch.Generator | None) -> Measurements:
+        normal = standard_normal(u, generator)
+        return (u + expand(self.sigma, u) * normal).clamp(self.low, self.high)
+
+    def gaussian(self) -> Gaussian:
+        return Gaussian(self.operator, self.y, self.sigma)
+
+
+class OneBit(Pointwise):
+    """y = sign(u + e − threshold) with e ~ N(0, σ²): e(u, y) = −log Φ(y (u − threshold)/σ).
+
+    It has no minimiser in u: the surer the sign, the better.
+
+    Args:
+        y: −1 or 1.
+        threshold: one number or one per image.
+        sigma: σ > 0; it is what tells the size of u.
+
+    Raises:
+        InputError: other y.
+
+    Source: Boufounos & Baraniuk 2008; with noise the probit model.
+    """
+
+    shared = ("threshold",)
+    per_image = ("sigma",)
+
+    def __init__(self, operator: LinearOperator, y: Measurements, threshold: float, sigma: float | Tensor):
+        super().__init__(operator, y)
+        if not bool((y.abs() == 1).all()):
+            raise InputError("one-bit measurements are −1 or 1; give torch.sign(A x − threshold)")
+        if not math.isfinite(threshold):
+            raise InputError(f"threshold = {threshold}; it is a finite number")
+        self.threshold = threshold
+        self.sigma = positive("sigma", sigma, y)
+
+    def energies(self, u: Measurements) -> Measurements:
+        return -torch.special.log_ndtr(self.y * (u - self.threshold) / expand(self.sigma, u))
+
+    def mean_and_variance(self, u: Measurements) -> tuple[Measurements, Measurements]:
+        mean = 2 * torch.special.ndtr((u - self.threshold) / expand(self.sigma, u)) - 1
+        return mean, (1 - mean**2).clamp_min(1e-6)
+
+    def draw(self, u: Measurements, generator: torch.Generator | None) -> Measurements:
+        normal = standard_normal(u, generator)
+        above = u + expand(self.sigma, u) * normal > self.threshold
+        return torch.where(above, 1.0, -1.0).to(u)
+
+    def gaussian(self) -> Gaussian:
+        """Mean and spread of u given its sign, where u is normal around the threshold.
+
+        Nothing measured tells how widely; it is taken from a grey picture, and from the noise.
+        """
+        grey = torch.full((1, *self.operator.shape), 0.5).to(self.y)
+        squares = (self.operator(grey) - self.threshold) ** 2
+        spread = (squares.mean() + self.sigma**2).sqrt()
+        mean = math.sqrt(2 / math.pi)
+        nearest = self.threshold + mean * expand(spread, self.y) * self.y
+        return Gaussian(self.operator, nearest, math.sqrt(1 - mean**2) * spread)
+
+
+def log_interval(a: Tensor, b: Tensor) -> Tensor:
+    """log(Φ(b) − Φ(a)) for a < b, accurate in both tails."""
+    # Φ(b) − Φ(a) = Φ(−a) − Φ(−b): keep to the side where Φ is small.
+    flip = a > 0
+    low, high = torch.where(flip, -b, a), torch.where(flip, -a, b)
+    upper, lower = torch.special.log_ndtr(high), torch.special.log_ndtr(low)
+    return upper + torch.log(-torch.expm1((lower - upper).clamp_max(-1e-12)))
+
+
+def _density(z: Tensor) -> Tensor:
+    return torch.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)

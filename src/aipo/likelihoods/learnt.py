@@ -1,0 +1,72 @@
+"""Noise whose density is learnt: D(x) = −log p_E(y − A x) with p_E a trained flow.
+
+Source: Whang, Lei & Dimakis 2021, Solving inverse problems with a flow-based noise model.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from aipo.arrays import Images, Measurements, PerImage
+from aipo.errors import InputError
+from aipo.likelihoods.likelihood import Gaussian, Likelihood
+from aipo.operators import LinearOperator
+
+
+class Density(Protocol):
+    """A density of noise pictures, such as a flow or `aipo.load_prior(folder)`."""
+
+    def log_prob(self, e: Tensor) -> Tensor:
+        """log p_E(e), nats per measurement, (B,)."""
+        ...
+
+    def sample(self, count: int) -> Tensor:
+        """Draws, (count, *measurement_shape)."""
+        ...
+
+
+class FlowNoise(Likelihood):
+    """y = A x + e with e ~ p_E: structured noise, of which samples were at hand to train p_E on.
+
+    Its minimiser puts the residual at a mode of p_E, which need not be near 0.
+
+    Args:
+        density: of noise in the measurement's shape.
+
+    Raises:
+        InputError: a density whose samples have another shape than the measurements.
+    """
+
+    shared = ("density", "draws")
+
+    def __init__(
+        self, operator: LinearOperator, y: Measurements, density: Density, draws: Tensor | None = None
+    ):
+        super().__init__(operator, y)
+        # A few hundred samples give mean and variance of the noise; they are drawn once.
+        self.draws = density.sample(256) if draws is None else draws
+        if self.draws.shape[1:] != y.shape[1:]:
+            raise InputError(
+                f"the noise density draws {tuple(self.draws.shape[1:])}, but y has {tuple(y.shape[1:])}; "
+                "train it on noise of the measurement's shape"
+            )
+        self.density = density
+        self._mean = self.draws.to(y).mean(0)
+        self._variance = self.draws.to(y).var(0).clamp_min(1e-12)
+
+    def __call__(self, x: Images) -> PerImage:
+        return -self.density.log_prob(self.y - self.operator(x))
+
+    def simulate(self, x: Images, generator: torch.Generator | None = None) -> Measurements:
+        """Noise from the density's stock of samples, chosen at random."""
+        clean = self.operator(x)
+        chosen = torch.randint(len(self.draws), (len(clean),), generator=generator)
+        return clean + self.draws[chosen].to(clean)
+
+    def moments(self, x: Images) -> tuple[Measurements, Measurements]:
+        mean = self.operator(x) + self._mean
+        return mean, self._variance.expand_as(mean)
+
+    def gaussian(self) -> Gaussian:
+        return Gaussian(self.operator, self.y - self._mean, float(self._variance.mean()) ** 0.5)

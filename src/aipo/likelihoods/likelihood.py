@@ -1,0 +1,167 @@
+"""What every data energy D(x) = −log p(y | x) is, and the Gaussian one: nats per image, with every constant.
+
+A user's own likelihood is a subclass with the four abstract methods. Parameters that each image has its own
+value of are tensors (B,) or (B, ...), named in `per_image`; others are named in `shared`; the constructor
+takes operator, y, then the shared ones, then those per image, in that order.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from aipo.arrays import Images, Measurements, PerImage, as_per_image, expand, per_image_sum
+from aipo.errors import InputError
+from aipo.operators import LinearOperator
+
+
+class Likelihood(ABC):
+    """D of a batch of measurements of one instrument.
+
+    Args:
+        operator: A, with m measured values.
+        y: measurements, (B, *operator.measurement_shape).
+
+    Raises:
+        InputError: y of another shape, empty, or not finite.
+    """
+
+    shared: ClassVar[tuple[str, ...]] = ()
+    per_image: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, operator: LinearOperator, y: Measurements):
+        if tuple(y.shape[1:]) != tuple(operator.measurement_shape) or len(y) == 0:
+            raise InputError(
+                f"y has shape {tuple(y.shape)}, but {type(operator).__name__} measures (B, "
+                f"{', '.join(map(str, operator.measurement_shape))}); measure with the same operator"
+            )
+        if not y.is_floating_point() or not bool(torch.isfinite(y).all()):
+            raise InputError(
+                f"y must be finite floating-point numbers, got {y.dtype} with NaN, infinity or integers"
+            )
+        self.operator = operator
+        self.y = y
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @abstractmethod
+    def __call__(self, x: Images) -> PerImage:
+        """D(x), nats per image."""
+
+    @abstractmethod
+    def simulate(self, x: Images, generator: torch.Generator | None = None) -> Measurements:
+        """A measurement of x with fresh noise."""
+
+    @abstractmethod
+    def moments(self, x: Images) -> tuple[Measurements, Measurements]:
+        """Mean and variance of every measured value, given x."""
+
+    @abstractmethod
+    def gaussian(self) -> "Gaussian":
+        """Gaussian noise of about this size on measurements of the same operator.
+
+        It gives the path's closed-form start and the solver's metric, never the objective.
+        """
+
+    def misfit(self, x: Images) -> PerImage:
+        """Mean of (y − mean)²/variance over measured values: about 1 at the truth (Pearson 1900)."""
+        mean, variance = self.moments(x)
+        return ((self.y - mean) ** 2 / variance).flatten(1).mean(1)
+
+    def select(self, indices: Tensor) -> Self:
+        """The likelihood of some images of the batch."""
+        return self._with(self.y[indices], [getattr(self, name)[indices] for name in self.per_image])
+
+    def append(self, y: Measurements) -> Self:
+        """The batch followed by other measurements (B, ...) of the same instrument and noise."""
+        if y.shape != self.y.shape:
+            raise InputError(
+                f"the batch has shape {tuple(self.y.shape)}; append as many again, got {tuple(y.shape)}"
+            )
+        twice = [torch.cat(2 * [getattr(self, name)]) for name in self.per_image]
+        return self._with(torch.cat((self.y, y)), twice)
+
+    def _with(self, y: Measurements, per_image: list[Tensor]) -> Self:
+        return type(self)(self.operator, y, *(getattr(self, name) for name in self.shared), *per_image)
+
+
+class Gaussian(Likelihood):
+    """y = A x + e with independent N(0, σ²) noise on every measured value.
+
+    D(x) = ‖y − A x‖² / (2σ²) + m/2 · log(2πσ²); its minimiser of least norm is A⁺y.
+
+    Args:
+        operator: A, a linear operator with m measured values.
+        y: measurements, (B, *operator.measurement_shape).
+        sigma: σ > 0 in units of the measurement; one number, or one per image (B,).
+
+    Raises:
+        InputError: y of another shape, not finite, or σ not positive.
+    """
+
+    per_image = ("sigma",)
+
+    def __init__(self, operator: LinearOperator, y: Measurements, sigma: float | Tensor):
+        super().__init__(operator, y)
+        self.sigma: PerImage = positive("sigma", sigma, y)
+
+    def __call__(self, x: Images) -> PerImage:
+        m = self.operator.measurements
+        constant = m / 2 * torch.log(2 * math.pi * self.sigma**2)
+        return self.residual_squared(x) / (2 * self.sigma**2) + constant
+
+    def residual_squared(self, x: Images) -> PerImage:
+        """‖y − A x‖², (B,)."""
+        return per_image_sum((self.operator(x) - self.y) ** 2)
+
+    def simulate(self, x: Images, generator: torch.Generator | None = None) -> Measurements:
+        return add_noise(self.operator(x), self.sigma, generator)
+
+    def moments(self, x: Images) -> tuple[Measurements, Measurements]:
+        mean = self.operator(x)
+        return mean, expand(self.sigma**2, mean).expand_as(mean)
+
+    def misfit(self, x: Images) -> PerImage:
+        return self.residual_squared(x) / (self.operator.measurements * self.sigma**2)
+
+    def gaussian(self) -> "Gaussian":
+        return self
+
+
+def measure(
+    operator: LinearOperator, x: Images, sigma: float | Tensor, generator: torch.Generator | None = None
+) -> Gaussian:
+    """Simulate y = A x + e and return its Gaussian likelihood."""
+    clean = operator(x)
+    return Gaussian(operator, add_noise(clean, positive("sigma", sigma, clean), generator), sigma)
+
+
+def add_noise(clean: Tensor, sigma: PerImage, generator: torch.Generator | None) -> Tensor:
+    """White Gaussian noise of one strength per image."""
+    return clean + expand(sigma, clean) * standard_normal(clean, generator)
+
+
+def standard_normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """White noise of variance 1, shaped like a tensor."""
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)
+
+
+def positive(name: str, value: float | Tensor, like: Tensor) -> PerImage:
+    """A parameter as one number per image, (B,).
+
+    Raises:
+        InputError: not positive and finite, or another shape.
+    """
+    values = as_per_image(value, like)
+    if values.shape != (len(like),) or not bool(((values > 0) & torch.isfinite(values)).all()):
+        raise InputError(f"{name} must be positive, one number or one per image, got {value}")
+    return values
+
+
+def uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Numbers in (0, 1), shaped like a tensor, for noise by inversion."""
+    drawn = torch.rand(like.shape, generator=generator, dtype=torch.float64).to(like.device)
+    return drawn.clamp(1e-300, 1 - 1e-16)

@@ -1,0 +1,305 @@
+"""Noise that acts on every measured value by itself: counts, heavy tails, speckle.
+
+With u = A x, D(x) = Σ e(u_i, y_i) and e the negative log-density of one value, constants included. Where a
+density needs u > 0, e is continued below a small u₀ by the parabola that touches it there: a path may pass
+through such pictures, and the energy rises towards them.
+"""
+
+import math
+from abc import abstractmethod
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from aipo.arrays import Images, Measurements, PerImage, as_per_image, expand, per_image_sum
+from aipo.errors import InputError
+from aipo.likelihoods.likelihood import Gaussian, Likelihood, positive, standard_normal, uniform
+from aipo.operators import LinearOperator
+
+
+class Pointwise(Likelihood):
+    """A likelihood that is a sum over measured values."""
+
+    @abstractmethod
+    def energies(self, u: Measurements) -> Measurements:
+        """e(u, y) for each measured value."""
+
+    @abstractmethod
+    def mean_and_variance(self, u: Measurements) -> tuple[Measurements, Measurements]:
+        """Of y, given u."""
+
+    @abstractmethod
+    def draw(self, u: Measurements, generator: torch.Generator | None) -> Measurements:
+        """A measurement with fresh noise."""
+
+    def __call__(self, x: Images) -> PerImage:
+        return per_image_sum(self.energies(self.operator(x)))
+
+    def simulate(self, x: Images, generator: torch.Generator | None = None) -> Measurements:
+        return self.draw(self.operator(x), generator)
+
+    def moments(self, x: Images) -> tuple[Measurements, Measurements]:
+        return self.mean_and_variance(self.operator(x))
+
+    def gaussian(self) -> Gaussian:
+        """The same measurements, with the mean variance that they would have if they were exact."""
+        variance = self.mean_and_variance(self.y)[1]
+        return Gaussian(self.operator, self.y, variance.flatten(1).mean(1).sqrt())
+
+
+class Poisson(Pointwise):
+    """Counts k of photons, y = k/gain, k ~ Poisson(gain·u + background).
+
+    e = r − k log r + log k!, r = gain·u + background, continued below r = ½.
+
+    Args:
+        y: counts divided by the gain, never negative.
+        gain: photons per unit of u, positive; one number or one per image.
+        background: counts without light, 0 or more.
+
+    Raises:
+        InputError: y with negative or fractional counts, gain not positive, background negative.
+    """
+
+    per_image = ("gain", "background")
+    least = 0.5
+
+    def __init__(
+        self,
+        operator: LinearOperator,
+        y: Measurements,
+        gain: float | Tensor,
+        background: float | Tensor = 0.0,
+    ):
+        super().__init__(operator, y)
+        self.gain = positive("gain", gain, y)
+        self.background = as_per_image(background, y)
+        dark = (self.background >= 0) & torch.isfinite(self.background)
+        if self.background.shape != (len(y),) or not bool(dark.all()):
+            raise InputError(f"background = {background}; counts without light are 0 or more")
+        self._counts = (y * expand(self.gain, y)).round()
+        off = (self._counts - y * expand(self.gain, y)).abs() / (1 + self._counts.abs())
+        if bool((self._counts < 0).any()) or float(off.max()) > 1e-3:
+            raise InputError(
+                f"y · gain must be whole counts of 0 or more, but reaches {float(y.min()):g} · gain and lies "
+                f"{float(off.max()):.2g} off; divide the counts by the gain, or use PoissonGaussian"
+            )
+
+    def energies(self, u: Measurements) -> Measurements:
+        k = self._counts
+        rate = self._rate(u)
+        inside = rate.clamp_min(self.least)
+        log_factorial = torch.lgamma(k + 1)
+        e = inside - torch.xlogy(k, inside) + log_factorial
+        below = (rate - self.least).clamp_max(0)
+        return e + (1 - k / self.least) * below + 0.5 * (k + 1) / self.least**2 * below**2
+
+    def mean_and_variance(self, u: Measurements) -> tuple[Measurements, Measurements]:
+        gain, rate = expand(self.gain, u), self._rate(u).clamp_min(self.least)
+        return rate / gain, rate / gain**2
+
+    def draw(self, u: Measurements, generator: torch.Generator | None) -> Measurements:
+        counts = torch.poisson(self._rate(u).clamp_min(0).cpu(), generator=generator)
+        return counts.to(u) / expand(self.gain, u)
+
+    def _rate(self, u: Measurements) -> Measurements:
+        return expand(self.gain, u) * u + expand(self.background, u)
+
+    def gaussian(self) -> Gaussian:
+        u = self.y - expand(self.background / self.gain, self.y)
+        variance = self.mean_and_variance(u)[1]
+        return Gaussian(self.operator, u, variance.flatten(1).mean(1).sqrt())
+
+
+class PoissonGaussian(Pointwise):
+    """Photon noise and read-out noise in the usual Gaussian approximation: y ~ N(u, u/gain + σ²).
+
+    e = (y − u)²/(2v) + ½ log 2πv with v = max(u, 0)/gain + σ².
+
+    Args:
+        gain: photons per unit of u, positive.
+        sigma: standard deviation of the read-out noise, positive.
+
+    Source: Foi, Trimeche, Katkovnik & Egiazarian 2008.
+    """
+
+    per_image = ("gain", "sigma")
+
+    def __init__(
+        self, operator: LinearOperator, y: Measurements, gain: float | Tensor, sigma: float | Tensor
+    ):
+        super().__init__(operator, y)
+        self.gain, self.sigma = positive("gain", gain, y), positive("sigma", sigma, y)
+
+    def energies(self, u: Measurements) -> Measurements:
+        variance = self.mean_and_variance(u)[1]
+        return 0.5 * (self.y - u) ** 2 / variance + 0.5 * torch.log(2 * math.pi * variance)
+
+    def mean_and_variance(self, u: Measurements) -> tuple[Measurements, Measurements]:
+        return u, u.clamp_min(0) / expand(self.gain, u) + expand(self.sigma**2, u)
+
+    def draw(self, u: Measurements, generator: torch.Generator | None) -> Measurements:
+        normal = standard_normal(u, generator)
+        return u + self.mean_and_variance(u)[1].sqrt() * normal
+
+
+class Laplace(Pointwise):
+    """Heavy tails: y = u + e with e = |y − u|/b + log 2b.
+
+    Its energy has corners, so gradients near the minimum do not vanish; A⁺y minimises it where A has full row
+    rank.
+
+    Args:
+        scale: b > 0, one number or one per image; the standard deviation is √2·b.
+    """
+
+    per_image = ("scale",)
+
+    def __init__(self, operator: LinearOperator, y: Measurements, scale: float | Tensor):
+        super().__init__(operator, y)
+        self.scale = positive("scale", scale, y)
+
+    def energies(self, u: Measurements) -> Measurements:
+        scale = expand(self.scale, u)
+        return (self.y - u).abs() / scale + torch.log(2 * scale)
+
+    def mean_and_variance(self, u: Measurements) -> tuple[Measurements, Measurements]:
+        return u, expand(2 * self.scale**2, u).expand_as(u)
+
+    def draw(self, u: Measurements, generator: torch.Generator | None) -> Measurements:
+        centred = uniform(u, generator) - 0.5
+        noise = -centred.sign() * torch.log1p(-2 * centred.abs().clamp_max(0.5 - 1e-16))
+        return u + expand(self.scale, u) * noise.to(u)
+
+
+class Logistic(Pointwise):
+    """Tails between Gaussian and Laplace, without corners: e = r + 2 log(1 + exp(−r)) + log s, r = (y − u)/s.
+
+    Args:
+        scale: s > 0, one number or one per image; the standard deviation is π s/√3.
+    """
+
+    per_image = ("scale",)
+
+    def __init__(self, operator: LinearOperator, y: Measurements, scale: float | Tensor):
+        super().__init__(operator, y)
+        self.scale = positive("scale", scale, y)
+
+    def energies(self, u: Measurements) -> Measurements:
+        scale = expand(self.scale, u)
+        r = (self.y - u) / scale
+        return r + 2 * torch.nn.functional.softplus(-r) + torch.log(scale)
+
+    def mean_and_variance(self, u: Measurements) -> tuple[Measurements, Measurements]:
+        return u, expand(self.scale**2 * math.pi**2 / 3, u).expand_as(u)
+
+    def draw(self, u: Measurements, generator: torch.Generator | None) -> Measurements:
+        drawn = uniform(u, generator)
+        return u + expand(self.scale, u) * torch.logit(drawn).to(u)
+
+
+class StudentT(Pointwise):
+    """Outliers: y = u + s·t with Student's t of ν degrees of freedom.
+
+    Not convex in u: a value far off pulls ever less.
+
+    Args:
+        freedom: ν > 2, so that the noise has a variance.
+        scale: s > 0, one number or one per image.
+
+    Raises:
+        InputError: ν of 2 or less.
+    """
+
+    shared = ("freedom",)
+    per_image = ("scale",)
+
+    def __init__(self, operator: LinearOperator, y: Measurements, freedom: float, scale: float | Tensor):
+        super().__init__(operator, y)
+        if not 2 < freedom < math.inf:
+            raise InputError(f"freedom = {freedom}; use more than 2, so that the noise has a variance")
+        self.freedom = freedom
+        self.scale = positive("scale", scale, y)
+
+    def energies(self, u: Measurements) -> Measurements:
+        nu, scale = self.freedom, expand(self.scale, u)
+        constant = math.lgamma(nu / 2) - math.lgamma((nu + 1) / 2) + 0.5 * math.log(nu * math.pi)
+        return constant + torch.log(scale) + (nu + 1) / 2 * torch.log1p(((self.y - u) / scale) ** 2 / nu)
+
+    def mean_and_variance(self, u: Measurements) -> tuple[Measurements, Measurements]:
+        return u, expand(self.scale**2 * self.freedom / (self.freedom - 2), u).expand_as(u)
+
+    def draw(self, u: Measurements, generator: torch.Generator | None) -> Measurements:
+        drawn = stats.t.ppf(uniform(u, generator).cpu().numpy(), self.freedom)
+        return u + expand(self.scale, u) * torch.as_tensor(drawn).to(u)
+
+
+class Gamma(Pointwise):
+    """Speckle: y = u·g with g ~ Gamma of shape L and mean 1 (an average of L looks).
+
+    e = L y/u + L log u − (L − 1) log y − L log L + log Γ(L), continued below u = 0.01.
+
+    Args:
+        y: positive.
+        looks: L > 0, one number or one per image; the relative standard deviation is 1/√L.
+
+    Raises:
+        InputError: y not positive.
+    """
+
+    per_image = ("looks",)
+    least = 0.01
+
+    def __init__(self, operator: LinearOperator, y: Measurements, looks: float | Tensor):
+        super().__init__(operator, y)
+        if not bool((y > 0).all()):
+            raise InputError(f"y must be positive under speckle, but reaches {float(y.min()):g}")
+        self.looks = positive("looks", looks, y)
+
+    def energies(self, u: Measurements) -> Measurements:
+        looks, inside = expand(self.looks, u), u.clamp_min(self.least)
+        constant = torch.lgamma(looks) - torch.xlogy(looks, looks) - (looks - 1) * torch.log(self.y)
+        e = looks * self.y / inside + looks * torch.log(inside) + constant
+        below, least = (u - self.least).clamp_max(0), self.least
+        slope = looks / least - looks * self.y / least**2
+        # Of the second derivative 2Ly/u³ − L/u² only the part that is sure to be positive.
+        return e + slope * below + 0.5 * (2 * looks * self.y / least**3 + looks / least**2) * below**2
+
+    def mean_and_variance(self, u: Measurements) -> tuple[Measurements, Measurements]:
+        positive_u = u.clamp_min(self.least)
+        return positive_u, positive_u**2 / expand(self.looks, u)
+
+    def draw(self, u: Measurements, generator: torch.Generator | None) -> Measurements:
+        looks = expand(self.looks, u).expand_as(u).cpu().numpy()
+        drawn = stats.gamma.ppf(uniform(u, generator).cpu().numpy(), looks, scale=1 / looks)
+        return u.clamp_min(self.least) * torch.as_tensor(drawn).to(u)
+
+
+class LogGamma(Pointwise):
+    """Speckle of logarithms: y = u + log g with g ~ Gamma of shape L and mean 1.
+
+    e = L exp(y − u) − L (y − u) − L log L + log Γ(L). Convex in u; y minimises it.
+
+    Args:
+        looks: L > 0, one number or one per image.
+    """
+
+    per_image = ("looks",)
+
+    def __init__(self, operator: LinearOperator, y: Measurements, looks: float | Tensor):
+        super().__init__(operator, y)
+        self.looks = positive("looks", looks, y)
+
+    def energies(self, u: Measurements) -> Measurements:
+        looks, r = expand(self.looks, u), self.y - u
+        return looks * (torch.exp(r) - r) - torch.xlogy(looks, looks) + torch.lgamma(looks)
+
+    def mean_and_variance(self, u: Measurements) -> tuple[Measurements, Measurements]:
+        looks = expand(self.looks, u).expand_as(u)
+        return u + torch.digamma(looks) - torch.log(looks), torch.polygamma(1, looks)
+
+    def draw(self, u: Measurements, generator: torch.Generator | None) -> Measurements:
+        looks = expand(self.looks, u).expand_as(u).cpu().numpy()
+        drawn = stats.gamma.ppf(uniform(u, generator).cpu().numpy(), looks, scale=1 / looks)
+        return u + torch.as_tensor(drawn).clamp_min(1e-300).log().to(u)

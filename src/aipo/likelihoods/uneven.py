@@ -1,0 +1,110 @@
+"""Gaussian noise of another strength at every measured value, or coloured."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from aipo.arrays import Images, Measurements, PerImage, per_image_sum
+from aipo.errors import InputError
+from aipo.likelihoods.likelihood import Gaussian, Likelihood, standard_normal
+from aipo.operators import LinearOperator
+
+
+class Heteroscedastic(Likelihood):
+    """y = A x + e with independent N(0, σ_i²) noise, σ_i known for every measured value.
+
+    D(x) = Σ (y_i − (A x)_i)² / (2σ_i²) + ½ Σ log(2πσ_i²); A⁺y minimises it where A has full row rank.
+
+    Args:
+        sigma: σ_i > 0, (B, *operator.measurement_shape) or (*operator.measurement_shape).
+
+    Raises:
+        InputError: σ of another shape, or not positive.
+    """
+
+    per_image = ("sigma",)
+
+    def __init__(self, operator: LinearOperator, y: Measurements, sigma: Tensor):
+        super().__init__(operator, y)
+        fits = sigma.shape in (y.shape, y.shape[1:])
+        if not fits or not bool(((sigma > 0) & torch.isfinite(sigma)).all()):
+            raise InputError(
+                f"sigma has shape {tuple(sigma.shape)} for measurements {tuple(y.shape)}; give one positive "
+                "number for each measured value"
+            )
+        self.sigma = sigma.to(y).expand_as(y)
+
+    def __call__(self, x: Images) -> PerImage:
+        squares = ((self.operator(x) - self.y) / self.sigma) ** 2
+        return per_image_sum(0.5 * squares + torch.log(self.sigma)) + _constant(self.y)
+
+    def simulate(self, x: Images, generator: torch.Generator | None = None) -> Measurements:
+        clean = self.operator(x)
+        return clean + self.sigma * standard_normal(clean, generator)
+
+    def moments(self, x: Images) -> tuple[Measurements, Measurements]:
+        return self.operator(x), self.sigma**2
+
+    def gaussian(self) -> Gaussian:
+        """σ whose precision is the average one."""
+        return Gaussian(self.operator, self.y, (self.sigma**-2).flatten(1).mean(1) ** -0.5)
+
+
+class Coloured(Likelihood):
+    """y = A x + e with stationary, periodic Gaussian noise of a known power spectrum, on measured pictures.
+
+    With e = F⁻¹(√S · F n), n white of variance 1 and F the orthonormal Fourier transform over the last two
+    axes, D(x) = ½ Σ |F(y − A x)|²/S + ½ Σ log(2πS); A⁺y minimises it where A has full row rank.
+
+    Args:
+        operator: whose measurement has two spatial axes last.
+        spectrum: S > 0, variance at each frequency in `torch.fft.fft2` order, (H, W), S(−k) = S(k).
+
+    Raises:
+        InputError: a spectrum of another shape, not positive, or not symmetric.
+    """
+
+    shared = ("spectrum",)
+
+    def __init__(self, operator: LinearOperator, y: Measurements, spectrum: Tensor):
+        super().__init__(operator, y)
+        fits = len(y.shape) >= 3 and spectrum.shape == y.shape[-2:]
+        if not fits or not bool(((spectrum > 0) & torch.isfinite(spectrum)).all()):
+            raise InputError(
+                f"spectrum has shape {tuple(spectrum.shape)} for measurements {tuple(y.shape)}; give one "
+                "positive number for each frequency of the last two axes"
+            )
+        if not torch.allclose(spectrum, spectrum.flip(0, 1).roll((1, 1), (0, 1))):
+            raise InputError(
+                "spectrum differs at opposite frequencies; noise of real numbers has S(−k) = S(k)"
+            )
+        self.spectrum = spectrum
+
+    def __call__(self, x: Images) -> PerImage:
+        spectrum = self.spectrum.to(self.y)
+        residual = torch.fft.fft2(self.operator(x) - self.y, norm="ortho")
+        squares = (residual.real**2 + residual.imag**2) / spectrum
+        return per_image_sum(0.5 * squares + 0.5 * torch.log(spectrum)) + _constant(self.y)
+
+    def simulate(self, x: Images, generator: torch.Generator | None = None) -> Measurements:
+        clean = self.operator(x)
+        white = torch.fft.fft2(standard_normal(clean, generator), norm="ortho")
+        return clean + torch.fft.ifft2(self.spectrum.to(clean).sqrt() * white, norm="ortho").real
+
+    def moments(self, x: Images) -> tuple[Measurements, Measurements]:
+        mean = self.operator(x)
+        return mean, self.spectrum.mean().to(mean).expand_as(mean)
+
+    def misfit(self, x: Images) -> PerImage:
+        """The same, of the whitened residual."""
+        residual = torch.fft.fft2(self.operator(x) - self.y, norm="ortho")
+        return ((residual.real**2 + residual.imag**2) / self.spectrum.to(self.y)).flatten(1).mean(1)
+
+    def gaussian(self) -> Gaussian:
+        return Gaussian(self.operator, self.y, float(self.spectrum.mean()) ** 0.5)
+
+
+def _constant(y: Measurements) -> float:
+    """m/2 · log 2π."""
+    return 0.5 * math.log(2 * math.pi) * y[0].numel()
