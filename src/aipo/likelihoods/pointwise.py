@@ -144,7 +144,17 @@ class PoissonGaussian(Pointwise):
         return u + self.mean_and_variance(u)[1].sqrt() * normal
 
 
-class Laplace(Pointwise):
+class Scaled(Pointwise):
+    """Noise of one shape, u added, with a scale per image."""
+
+    per_image = ("scale",)
+
+    def __init__(self, operator: LinearOperator, y: Measurements, scale: float | Tensor):
+        super().__init__(operator, y)
+        self.scale = positive("scale", scale, y)
+
+
+class Laplace(Scaled):
     """Heavy tails: y = u + e with e = |y − u|/b + log 2b.
 
     Its energy has corners, so gradients near the minimum do not vanish; A⁺y minimises it where A has full row
@@ -153,12 +163,6 @@ class Laplace(Pointwise):
     Args:
         scale: b > 0, one number or one per image; the standard deviation is √2·b.
     """
-
-    per_image = ("scale",)
-
-    def __init__(self, operator: LinearOperator, y: Measurements, scale: float | Tensor):
-        super().__init__(operator, y)
-        self.scale = positive("scale", scale, y)
 
     def energies(self, u: Measurements) -> Measurements:
         scale = expand(self.scale, u)
@@ -173,18 +177,12 @@ class Laplace(Pointwise):
         return u + expand(self.scale, u) * noise.to(u)
 
 
-class Logistic(Pointwise):
+class Logistic(Scaled):
     """Tails between Gaussian and Laplace, without corners: e = r + 2 log(1 + exp(−r)) + log s, r = (y − u)/s.
 
     Args:
         scale: s > 0, one number or one per image; the standard deviation is π s/√3.
     """
-
-    per_image = ("scale",)
-
-    def __init__(self, operator: LinearOperator, y: Measurements, scale: float | Tensor):
-        super().__init__(operator, y)
-        self.scale = positive("scale", scale, y)
 
     def energies(self, u: Measurements) -> Measurements:
         scale = expand(self.scale, u)
