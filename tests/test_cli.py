@@ -167,7 +167,7 @@ def test_train_then_restore_with_the_new_prior(tmp_path, clean, noisy):
     assert main(["train", str(folder), *arguments]) == 0
     assert (prior / "README.md").exists() and (prior / "training" / "metrics.jsonl").exists()
     arguments[1] = str(tmp_path / "more")
-    assert main(["train", str(folder), *arguments, "--start", str(prior)]) == 0
+    assert main(["train", str(folder), *arguments, "--initial", str(prior)]) == 0
     picture = save(tmp_path / "a.png", noisy)
     assert (
         main(["restore", picture, "--prior", str(prior), "--weight", "0.5", "--out", str(tmp_path / "out")])

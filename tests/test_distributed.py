@@ -12,6 +12,7 @@ from PIL import Image
 
 from aipo.checkpoints import load_tensors
 from aipo.distributed import average_gradients, leads, share
+from aipo.priors import load_prior
 from aipo.training import CHECKPOINT_NAME, METRICS_NAME
 
 TRAIN = ["-m", "aipo.cli", "train"]
@@ -30,13 +31,15 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-def run(pictures: Path, out: Path, processes: int, steps: int, batch: int = 8) -> subprocess.CompletedProcess:
+def run(
+    pictures: Path, out: Path, processes: int, steps: int, batch: int = 8, more: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess:
     launch = [] if processes == 1 else [*TORCHRUN, str(processes)]
     options = ["--holdout", "8", "--flow.levels", "1", "--flow.steps", "1", "--flow.hidden", "4"]
     options += ["--training.batch", str(batch), "--training.steps", str(steps)]
     command = [sys.executable, *launch, *TRAIN, str(pictures), "--out", str(out), *options]
     command += ["--training.validate_every", "1", "--training.warmup", "1"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return subprocess.run([*command, *more], capture_output=True, text=True, timeout=300)
 
 
 def gradients(out: Path) -> dict[str, torch.Tensor]:
@@ -57,6 +60,12 @@ def test_two_processes_have_the_gradients_of_one_and_resume(pictures, tmp_path):
         torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-6)
     assert run(pictures, together, 2, 3).returncode == 0  # goes on from the checkpoint
     steps = [json.loads(line)["step"] for line in (together / "training" / METRICS_NAME).open()]
+    initial = ("--initial", str(together), "--training.learning_rate", "0")
+    found = run(pictures, tmp_path / "further", 2, 1, more=initial)  # all of them go on from the same weights
+    assert found.returncode == 0, found.stderr
+    further, source = (load_prior(out).flow.trained for out in (tmp_path / "further", together))
+    for name, tensor in source.state_dict().items():
+        assert torch.equal(further.state_dict()[name], tensor), name
     assert steps == [1, 2, 3] and (together / "model.safetensors").exists()
 
 

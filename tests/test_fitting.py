@@ -16,8 +16,8 @@ ORIGIN = Origin("ramps", "made up", "free", "pytest")
 TRAINING, VALIDATION = PictureData(ramps(40), None, False), PictureData(ramps(60)[40:], None, False)
 
 
-def fit(folder, options=OPTIONS, flow=FLOW, start=None):
-    return fit_prior(TRAINING, VALIDATION, folder, flow, options, ORIGIN, start=start)
+def fit(folder, options=OPTIONS, flow=FLOW, initial=None):
+    return fit_prior(TRAINING, VALIDATION, folder, flow, options, ORIGIN, initial=initial)
 
 
 def test_what_is_saved_is_what_was_measured(tmp_path):
@@ -32,18 +32,18 @@ def test_what_is_saved_is_what_was_measured(tmp_path):
 def test_training_goes_on_from_the_weights_of_a_prior(tmp_path):
     first = fit(tmp_path / "first")
     frozen = TrainingOptions(steps=1, batch=4, learning_rate=0.0)
-    same = fit(tmp_path / "same", frozen, start=first)
+    same = fit(tmp_path / "same", frozen, initial=first)
     x = torch.rand(3, 1, 4, 4)
     assert torch.allclose(same.energy(x), first.energy(x), atol=1e-3)
     assert same.card["validation_bits_per_dim"] == first.card["validation_bits_per_dim"]
-    further = fit(tmp_path / "further", start=first)
+    further = fit(tmp_path / "further", initial=first)
     assert further.card["validation_bits_per_dim"] < first.card["validation_bits_per_dim"]
 
 
 def test_going_on_is_resumed_from_its_own_checkpoint(tmp_path):
     first = fit(tmp_path / "first")
-    whole = fit(tmp_path / "whole", start=first)
-    again = fit(tmp_path / "whole", start=first)
+    whole = fit(tmp_path / "whole", initial=first)
+    again = fit(tmp_path / "whole", initial=first)
     x = torch.rand(3, 1, 4, 4)
     assert torch.equal(whole.energy(x), again.energy(x))
 
@@ -51,4 +51,4 @@ def test_going_on_is_resumed_from_its_own_checkpoint(tmp_path):
 def test_another_architecture_is_refused(tmp_path):
     first = fit(tmp_path / "first")
     with pytest.raises(InputError, match="asked for"):
-        fit(tmp_path / "other", flow=FlowOptions(levels=1, steps=1, hidden=8), start=first)
+        fit(tmp_path / "other", flow=FlowOptions(levels=1, steps=1, hidden=8), initial=first)

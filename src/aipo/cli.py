@@ -187,7 +187,7 @@ def _train_parser() -> ArgumentParser:
     parser.add_argument("--licence", type=str, default="that of the pictures", help="terms, for the card")
     parser.add_argument("--device", type=str, default="cpu", help="cpu or cuda; several by torchrun")
     parser.add_argument(
-        "--start", type=str, default=None, help="prior (name or folder) whose weights training goes on from"
+        "--initial", type=str, default=None, help="prior (name or folder) whose weights training goes on from"
     )
     parser.add_argument("--flow", type=FlowOptions, default=FlowOptions())
     parser.add_argument("--training", type=TrainingOptions, default=TrainingOptions())
@@ -206,8 +206,8 @@ def _train(config: Namespace) -> int:
     command = shlex.join(["aipo", *sys.argv[1:]])
     origin = Origin(config.name or folder.name, config.about, config.licence, command)
     device = join(config.device)
-    start = None if config.start is None else load_prior(config.start)
-    prior = fit_prior(training, validation, folder, config.flow, config.training, origin, device, start)
+    initial = None if config.initial is None else load_prior(config.initial)
+    prior = fit_prior(training, validation, folder, config.flow, config.training, origin, device, initial)
     if leads():
         print(
             f"{folder}: {prior.card['validation_bits_per_dim']:.3f} bits per dimension on held-out pictures"

@@ -35,6 +35,12 @@ def leads() -> bool:
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
+def meet() -> None:
+    """Wait for the others, so that what the first has written is there for all."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
 def share(batch: Tensor) -> Tensor:
     """This process's part of a batch that all of them have.
 

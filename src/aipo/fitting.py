@@ -62,17 +62,17 @@ def fit_prior(
     options: TrainingOptions,
     origin: Origin,
     device: str = "cpu",
-    start: FlowPrior | None = None,
+    initial: FlowPrior | None = None,
 ) -> FlowPrior:
     """Train (or resume) in `out`/training and write the finished prior to `out`.
 
     Args:
         training: crops to fit.
         validation: held-out pictures for bits per dimension.
-        start: a prior whose weights training goes on from, of the same architecture.
+        initial: a prior whose weights training goes on from, of the same architecture.
 
     Raises:
-        InputError: options that do not fit the pictures, or a start of another architecture.
+        InputError: options that do not fit the pictures, or an initial prior of another architecture.
     """
     channels, height, width = training.shape
     if flow_options.any_size and training.crop is None:
@@ -87,8 +87,8 @@ def fit_prior(
     }
     torch.manual_seed(options.seed)
     flow = build_flow(architecture)
-    if start is not None:
-        _go_on_from(start, flow, architecture)
+    if initial is not None:
+        _go_on_from(initial, flow, architecture)
         begin(flow, out / "training", options)
     held_out = validation.batch(seed=1, step=0, size=160)
     train(flow, training, held_out, out / "training", options, device)
@@ -117,13 +117,13 @@ def fit_prior(
     return prior
 
 
-def _go_on_from(start: FlowPrior, flow: Flow, architecture: dict) -> None:
-    if start.card["flow"] != architecture:
+def _go_on_from(initial: FlowPrior, flow: Flow, architecture: dict) -> None:
+    if initial.card["flow"] != architecture:
         raise InputError(
-            f"training cannot go on from a prior with the flow {start.card['flow']}, "
+            f"training cannot go on from a prior with the flow {initial.card['flow']}, "
             f"asked for is {architecture}; give the same flow options and pictures"
         )
-    flow.load_state_dict(start.flow.trained.state_dict())
+    flow.load_state_dict(initial.flow.trained.state_dict())
 
 
 def model_card(card: dict) -> str:

@@ -14,6 +14,7 @@ every α, because the weight λ changes along the path. Four forms of the invers
 """
 
 from abc import ABC, abstractmethod
+from math import prod
 
 import torch
 from torch import Tensor
@@ -22,8 +23,9 @@ from aipo.arrays import Images, Measurements, PerImage, dot, expand, rowwise
 from aipo.operators import Identity, LinearOperator, Mask
 from aipo.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, Surrogate
 
-# Measurements up to which the eigenvectors of an m × m matrix are found in a minute or two.
-LARGEST_SPECTRAL = 4096
+# Measurements up to which the eigenvectors of an m × m matrix are found in a minute or two, and entries m · n up to
+# which what belongs to them fits in memory.
+LARGEST_SPECTRAL, LARGEST_FACTOR = 4096, 50_000_000
 
 
 class Posterior(ABC):
@@ -71,7 +73,8 @@ def posterior(operator: LinearOperator, surrogate: Surrogate) -> Posterior:
         return MaskedStationary(operator, surrogate)
     if isinstance(operator, Identity | Mask) and isinstance(surrogate, LowRankGaussian):
         return MaskedLowRank(operator, surrogate)
-    many = operator.measurements > LARGEST_SPECTRAL
+    m = operator.measurements
+    many = m > LARGEST_SPECTRAL or m * prod(operator.shape) > LARGEST_FACTOR
     if many and isinstance(surrogate, StationaryGaussian | LowRankStationary):
         return Iterative(operator, surrogate)
     return Spectral(operator, surrogate)

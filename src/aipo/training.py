@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from aipo.checkpoints import load_state, load_tensors, save_tensors, write_atomic
 from aipo.data import PictureData, dequantize
-from aipo.distributed import average_gradients, leads, share
+from aipo.distributed import average_gradients, leads, meet, share
 from aipo.errors import CheckpointError, InputError
 from aipo.flows import Flow
 
@@ -111,17 +111,18 @@ def train(
             _record(out, {"step": step + 1, "loss": loss, "validation_bits_per_dim": bits})
             _checkpoint(out, step + 1, flow, average, optimizer, options)
             progress.set_postfix(loss=f"{loss:.3f}", bits=f"{bits:.3f}")
+    meet()
     flow.load_state_dict(average.module.state_dict())
     return bits_per_dim(flow, validation.to(device)) if math.isnan(bits) else bits
 
 
 def begin(flow: Flow, out: Path, options: TrainingOptions) -> None:
     """Let a training in `out` that has not begun start from the weights of this flow, as they are."""
-    if (out / CHECKPOINT_NAME).exists() or not leads():
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    average = torch.optim.swa_utils.AveragedModel(flow)
-    _checkpoint(out, 0, flow, average, torch.optim.Adam(flow.parameters()), options)
+    if leads() and not (out / CHECKPOINT_NAME).exists():
+        out.mkdir(parents=True, exist_ok=True)
+        average = torch.optim.swa_utils.AveragedModel(flow)
+        _checkpoint(out, 0, flow, average, torch.optim.Adam(flow.parameters()), options)
+    meet()
 
 
 def _moving_average(decay: float):
