@@ -23,8 +23,8 @@ from aipo.arrays import Images, Measurements, PerImage, dot, expand, rowwise
 from aipo.operators import Identity, LinearOperator, Mask
 from aipo.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, Surrogate
 
-# Measurements up to which the eigenvectors of an m × m matrix are found in a minute or two, and entries m · n up to
-# which what belongs to them fits in memory.
+# Measurements up to which the eigenvectors of an m × m matrix are found in a minute or two, and entries m · n
+# up to which what belongs to them fits in memory.
 LARGEST_SPECTRAL, LARGEST_FACTOR = 4096, 50_000_000
 
 
