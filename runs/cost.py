@@ -75,7 +75,7 @@ def follow(problem: Problem, weight: float, options: PathOptions) -> Tensor:
 
 def methods(likelihood: Gaussian, prior: FlowPrior, weight: float) -> dict[str, Callable[[], Tensor]]:
     """Name -> the lowest F after each evaluation."""
-    minimal = likelihood.operator.pseudoinverse(likelihood.y)
+    minimal = likelihood.operator.linear.pseudoinverse(likelihood.y)
     zero = torch.zeros_like(prior.encode(minimal))
     surrogate = objective(likelihood, prior).start(torch.full((len(likelihood),), weight))
 

@@ -105,7 +105,7 @@ def run(case: Case, file: Path) -> None:
             record(case, file, name, lambda options=options: fixed_weight(case, prior, options))
     if "surrogate" not in names:
         record(case, file, "surrogate", lambda: surrogate(case, prior))
-    sigma, y, operator = float(case.likelihood.sigma[0]), case.likelihood.y, case.likelihood.operator
+    sigma, y, operator = float(case.likelihood.sigma[0]), case.likelihood.y, case.likelihood.operator.linear
     if isinstance(operator, Identity) and PLAIN_TV not in names:
         record(
             case, file, PLAIN_TV, lambda: from_baseline(baselines.plain_total_variation(y, sigma, case.truth))
@@ -135,7 +135,7 @@ def record_aipo(case: Case, prior: FlowPrior, file: Path) -> dict:
     append(case, file, "oracle on the path", best.x, {"weight": float(best.weight[0])})
     single = result.path[int(result.chosen[0])]
     append(case, file, SINGLE, single.x, {"weight": float(single.weight[0])})
-    append(case, file, "A⁺y", case.likelihood.operator.pseudoinverse(case.likelihood.y), {})
+    append(case, file, "A⁺y", case.likelihood.operator.linear.pseudoinverse(case.likelihood.y), {})
     return append(case, file, "aipo", result.image, extra)
 
 
@@ -146,7 +146,7 @@ def fixed_weight(case: Case, prior: FlowPrior, options: PathOptions) -> tuple[Im
 
 def surrogate(case: Case, prior: FlowPrior) -> tuple[Images, dict]:
     """The closed-form Gaussian restoration that the path starts from, at its best weight."""
-    closed = posterior(case.likelihood.operator, prior.surrogate)
+    closed = posterior(case.likelihood.operator.linear, prior.surrogate)
     variance = case.likelihood.sigma**2
     images = [closed.mode(case.likelihood.y, float(w) * variance) for w in SURROGATE_WEIGHTS]
     best = int(np.argmax([float(psnr(image, case.truth)[0]) for image in images]))

@@ -99,7 +99,7 @@ def run(task: Task) -> None:
 def problems(task: Task) -> dict[str, Callable[[str], Problem]]:
     """Objective -> the problem from a named start."""
     likelihood, flow = task.likelihood, task.flow
-    minimal = likelihood.operator.pseudoinverse(likelihood.y)
+    minimal = likelihood.operator.linear.pseudoinverse(likelihood.y)
     with torch.no_grad():
         encoded = flow.encode(minimal)
     noise = torch.randn(encoded.shape, generator=torch.Generator().manual_seed(0))

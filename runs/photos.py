@@ -41,7 +41,7 @@ def main() -> None:
 def judge(x: torch.Tensor, index: int, prior) -> dict:
     likelihood = measure(Identity(image_shape(x)), x, SIGMA, torch.Generator().manual_seed(index))
     restored = reconstruct(likelihood, prior)
-    other = bm3d(likelihood.operator, likelihood.y, SIGMA, x).image
+    other = bm3d(likelihood.operator.linear, likelihood.y, SIGMA, x).image
     figures = {"BM3D": other, "start": restored.start, "aipo": restored.image}
     return {"picture": index, **{name: float(psnr(image, x)) for name, image in figures.items()}}
 

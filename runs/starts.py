@@ -68,7 +68,7 @@ def compare(likelihood: Gaussian, prior: FlowPrior) -> dict[str, dict[str, State
         "grey": conventional.grey(likelihood),
         "random": conventional.random(likelihood),
         "null space": conventional.null_space(likelihood),
-        "A⁺y": likelihood.operator.pseudoinverse(likelihood.y),
+        "A⁺y": likelihood.operator.linear.pseudoinverse(likelihood.y),
         "surrogate": objective(likelihood, prior).start(torch.zeros(1)),
     }
     engine = {name: path(likelihood, prior, start) for name, start in starts.items()}

@@ -31,6 +31,7 @@ LAYERS = [
         "operators.filters",
         "operators.scanners",
         "operators.combined",
+        "operators.nonlinear",
     },
     {"flows.flow", "operators"},
     {"likelihoods.likelihood"},

@@ -31,7 +31,7 @@ from aipo.likelihoods import (
     StudentT,
 )
 from aipo.likelihoods.intervals import log_interval
-from aipo.operators import GaussianSensing, Identity, LinearOperator
+from aipo.operators import GaussianSensing, Identity, LinearOperator, Magnitude, Stack, gamma_curve, haze
 from aipo.reconstruct import reconstruct
 
 SHAPE = (1, 4, 5)
@@ -304,6 +304,32 @@ def test_a_whole_reconstruction_lowers_the_error(model):
     assert restored.criterion == "discrepancy"
     guess = likelihood.gaussian().y
     assert (restored.image - x).square().mean() < 0.8 * (guess - x).square().mean()
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        gamma_curve(Identity(SHAPE), 2.2),
+        haze(Identity(SHAPE), 0.4),
+        Magnitude(Stack(*(GaussianSensing(SHAPE, 20, seed=k) for k in range(3)))),
+    ],
+    ids=["gamma", "haze", "magnitude"],
+)
+@pytest.mark.parametrize("noise", ["gaussian", "laplace"])
+def test_bent_measurements_are_restored(operator, noise):
+    """Nearer to the truth than the straightened measurement, or the prior's mean."""
+    x = drawn(6).clamp(0.05, 0.95)
+    y = operator(x)
+    make = (
+        (lambda y: Gaussian(operator, y, 0.05))
+        if noise == "gaussian"
+        else (lambda y: Laplace(operator, y, 0.04))
+    )
+    likelihood = make(make(y).simulate(x, torch.Generator().manual_seed(0)))
+    assert likelihood.gaussian().operator is operator.linear
+    restored = reconstruct(likelihood, PRIOR)
+    assert restored.criterion == "discrepancy"
+    assert (restored.image - x).square().mean() < 0.5 * (x - 0.5).square().mean()
 
 
 def test_sure_is_for_gaussian_noise():

@@ -16,6 +16,7 @@ from aipo.errors import InputError
 from aipo.operators import (
     Blur,
     Composition,
+    Curve,
     Downsampling,
     FourierMask,
     FourierSensing,
@@ -23,12 +24,15 @@ from aipo.operators import (
     Grey,
     Identity,
     LinearOperator,
+    Magnitude,
     Mask,
     Radon,
     Stack,
     block_mask,
     cartesian_mask,
+    gamma_curve,
     gaussian_kernel,
+    haze,
     mosaic,
     motion_kernel,
     random_mask,
@@ -263,6 +267,33 @@ def test_every_operator_passes_the_public_check(make):
     check_operator(make((3, 4, 6), 7))
 
 
+BENT = {
+    "gamma": lambda: gamma_curve(Identity((2, 4, 5)), 0.45),
+    "haze": lambda: haze(Downsampling((2, 4, 6), 2), 0.6, 0.8),
+    "magnitude": lambda: Magnitude(GaussianSensing((1, 4, 5), 15, seed=2)),
+}
+
+
+@pytest.mark.parametrize("make", BENT.values(), ids=BENT)
+def test_bent_instruments_pass_the_public_check(make):
+    check_operator(make())
+
+
+def test_curves_are_straightened_exactly():
+    """c⁻¹(c(u)) = u, above 1 too, and noise grows where the curve is flat."""
+    for curve in (gamma_curve(Identity((1, 1, 9)), 2.2), haze(Identity((1, 1, 9)), 0.3)):
+        u = torch.linspace(0.02, 1.5, 9, dtype=torch.float64).reshape(1, 1, 1, 9)
+        straight, sigma = curve.straighten(curve.function(u), torch.tensor([0.1], dtype=torch.float64))
+        torch.testing.assert_close(straight, u)
+    assert float(sigma) == pytest.approx(0.1 / 0.3)
+    flat = gamma_curve(Identity((1, 1, 1)), 2.2)
+    at = torch.full((1, 1, 1, 1), 0.2, dtype=torch.float64)
+    spread = flat.straighten(flat.function(at), torch.tensor([0.1], dtype=torch.float64))[1]
+    assert float(spread) == pytest.approx(0.1 / (2.2 * 0.2**1.2))
+    dark = flat.straighten(torch.full_like(at, -0.1), torch.tensor([0.1], dtype=torch.float64))[0]
+    assert 0 < float(dark) < 0.02, "noise below black is black"
+
+
 class Faulty(Differences):
     """Wrong in one way."""
 
@@ -303,6 +334,15 @@ def test_the_check_names_what_is_wrong(fault):
     check_operator(Faulty("nothing"))
     with pytest.raises(InputError, match=fault):
         check_operator(Faulty(fault))
+
+
+def test_the_check_sees_a_gradient_that_is_missing_or_wrong():
+    rounded = Curve(Identity((1, 3, 4)), lambda u: (u * 10).detach() / 10, lambda v: v)
+    with pytest.raises(InputError, match="has no gradient"):
+        check_operator(rounded)
+    half = Curve(Identity((1, 3, 4)), lambda u: u / 2 + u.detach() / 2, lambda v: v)
+    with pytest.raises(InputError, match="gradient is not its slope"):
+        check_operator(half)
 
 
 def test_blur_is_a_periodic_convolution():
@@ -412,6 +452,8 @@ def test_a_stack_gives_each_instrument_its_measurement():
         (lambda: cartesian_mask((4, 4), 0.1, centre=0.5), "centre = 0.5"),
         (lambda: Radon((1, 4, 5), torch.zeros(2)), "square"),
         (lambda: Radon((1, 4, 4), torch.zeros(0)), "angles"),
+        (lambda: gamma_curve(Identity((1, 2, 2)), 0.0), "gamma = 0.0"),
+        (lambda: haze(Identity((1, 2, 2)), 1.5), "transmission = 1.5"),
         (lambda: Composition(), "at least one"),
         (lambda: Composition(Grey((3, 4, 4)), Identity((3, 4, 4))), "Identity takes"),
         (lambda: Stack(Identity((1, 4, 4)), Identity((1, 4, 5))), "one picture"),

@@ -76,7 +76,7 @@ def best_of(
         )
     copies = torch.arange(len(likelihood), device=likelihood.y.device).repeat(branches)
     near = likelihood.gaussian()
-    closed, alpha = posterior(near.operator, surrogate), weight * near.sigma**2
+    closed, alpha = posterior(near.operator.linear, surrogate), weight * near.sigma**2
     problem = objective(likelihood.select(copies), prior, closed=closed)
     modes = closed.mode(near.y, alpha)
     starts = torch.cat((modes[None], _draws(closed, near, alpha, branches - 1))).flatten(0, 1)

@@ -59,5 +59,5 @@ def random(likelihood: Likelihood, seed: int = 0) -> Images:
 def null_space(likelihood: Likelihood, seed: int = 0) -> Images:
     """A⁺y plus noise in the null space of A: consistent with the data, nothing else (GlowIP)."""
     noise = random(likelihood, seed)
-    operator = likelihood.operator
+    operator = likelihood.operator.linear
     return operator.pseudoinverse(likelihood.y) + noise - operator.pseudoinverse(operator(noise))

@@ -11,7 +11,7 @@ from scipy.ndimage import distance_transform_edt
 
 from aipo.lbfgs import LBFGS
 from aipo.likelihoods import Likelihood
-from aipo.operators import Identity, LinearOperator, Mask
+from aipo.operators import Identity, Mask, Operator
 from aipo.predictors import warm
 from aipo.priors import FlowPrior, Prior
 from aipo.schedules import PathOptions, geometric
@@ -49,7 +49,7 @@ HOLE_FROM = 1.5
 LATENT_FROM = 0.002
 
 
-def automatic(operator: LinearOperator, prior: Prior) -> PathOptions:
+def automatic(operator: Operator, prior: Prior) -> PathOptions:
     """How the path is followed where the user does not say."""
     if isinstance(operator, Mask) and _loses_entries(operator):
         if _any_size(prior) or isinstance(getattr(prior, "surrogate", None), LowRankStationary):
@@ -100,5 +100,5 @@ def _has_holes(mask: Mask) -> bool:
     return float(distance[lost].mean()) > HOLE_FROM
 
 
-def _has_latents(prior: Prior, operator: LinearOperator) -> bool:
+def _has_latents(prior: Prior, operator: Operator) -> bool:
     return isinstance(prior, FlowPrior) and all(side % prior.flow.factor == 0 for side in operator.shape[1:])

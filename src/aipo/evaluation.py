@@ -74,10 +74,11 @@ def restore(
     started = time.perf_counter()
     result = reconstruct(likelihood, prior, weight, options, watch)
     seconds = time.perf_counter() - started
+    near = likelihood.gaussian()
     record = Record(
         task=task,
         image=name,
-        psnr_before=_quality(likelihood.operator.pseudoinverse(likelihood.y), truth),
+        psnr_before=_quality(near.operator.linear.pseudoinverse(near.y), truth),
         psnr_start=_quality(result.start, truth),
         psnr_after=_quality(result.image, truth),
         data_energy=float(result.data_energy[0]),
@@ -87,7 +88,7 @@ def restore(
         evaluations=int(result.evaluations[0]),
         seconds=seconds,
         status=result.status[0].name.lower(),
-        sigma=float(likelihood.gaussian().sigma[0]),
+        sigma=float(near.sigma[0]),
     )
     return record, result
 

@@ -45,7 +45,7 @@ def objective(
     near = likelihood.gaussian()
     begin, scale = _measurement_start(near), _data_metric(near)
     if surrogate is not None and "surrogate" in (start, metric):
-        closed = closed or posterior(likelihood.operator, surrogate)
+        closed = closed or posterior(near.operator.linear, surrogate)
         begin = _surrogate_start(near, closed) if start == "surrogate" else begin
         scale = _surrogate_metric(near, closed) if metric == "surrogate" else scale
     return Problem(_terms(likelihood, prior, surrogate), begin, scale, _hessian(likelihood, prior, surrogate))
@@ -131,14 +131,14 @@ def _measurement_start(likelihood: Gaussian):
     """The paper's start A⁺y."""
 
     def start(weight: PerImage) -> Images:
-        return likelihood.operator.pseudoinverse(likelihood.y)
+        return likelihood.operator.linear.pseudoinverse(likelihood.y)
 
     return start
 
 
 def _data_metric(likelihood: Gaussian):
     """The step scale 1/L of the data term, L = ‖A‖²/σ², the same for every entry, measured or not."""
-    scale = likelihood.sigma**2 / likelihood.operator.norm_squared
+    scale = likelihood.sigma**2 / likelihood.operator.linear.norm_squared
 
     def metric(weight: PerImage) -> Metric:
         own = scale[: len(weight)]

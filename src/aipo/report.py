@@ -82,7 +82,8 @@ def write_pictures(
 
 def measurement_picture(likelihood: Likelihood) -> Images:
     """A picture of what was measured: A⁺y, for compressed sensing stretched to the visible range."""
-    image = likelihood.operator.pseudoinverse(likelihood.y)
+    near = likelihood.gaussian()
+    image = near.operator.linear.pseudoinverse(near.y)
     if isinstance(likelihood.operator, GaussianSensing):
         low, high = torch.quantile(image.flatten().float(), torch.tensor([0.01, 0.99]))
         image = (image - low) / (high - low)

@@ -9,11 +9,11 @@ import math
 import torch
 from torch import Tensor
 
-from aipo.arrays import Measurements, expand
+from aipo.arrays import Measurements, PerImage, expand
 from aipo.errors import InputError
-from aipo.likelihoods.likelihood import Gaussian, positive, standard_normal
+from aipo.likelihoods.likelihood import positive, standard_normal
 from aipo.likelihoods.pointwise import Pointwise
-from aipo.operators import LinearOperator
+from aipo.operators import Operator
 
 
 class Quantised(Pointwise):
@@ -32,9 +32,7 @@ class Quantised(Pointwise):
 
     per_image = ("step", "sigma")
 
-    def __init__(
-        self, operator: LinearOperator, y: Measurements, step: float | Tensor, sigma: float | Tensor
-    ):
+    def __init__(self, operator: Operator, y: Measurements, step: float | Tensor, sigma: float | Tensor):
         super().__init__(operator, y)
         self.step, self.sigma = positive("step", step, y), positive("sigma", sigma, y)
         levels = y / expand(self.step, y)
@@ -77,9 +75,7 @@ class Clipped(Pointwise):
     shared = ("low", "high")
     per_image = ("sigma",)
 
-    def __init__(
-        self, operator: LinearOperator, y: Measurements, low: float, high: float, sigma: float | Tensor
-    ):
+    def __init__(self, operator: Operator, y: Measurements, low: float, high: float, sigma: float | Tensor):
         super().__init__(operator, y)
         if not low < high or bool((y < low).any()) or bool((y > high).any()):
             raise InputError(
@@ -112,8 +108,8 @@ class Clipped(Pointwise):
         normal = standard_normal(u, generator)
         return (u + expand(self.sigma, u) * normal).clamp(self.low, self.high)
 
-    def gaussian(self) -> Gaussian:
-        return Gaussian(self.operator, self.y, self.sigma)
+    def nearest(self) -> tuple[Measurements, float | PerImage]:
+        return self.y, self.sigma
 
 
 class OneBit(Pointwise):
@@ -135,7 +131,7 @@ class OneBit(Pointwise):
     shared = ("threshold",)
     per_image = ("sigma",)
 
-    def __init__(self, operator: LinearOperator, y: Measurements, threshold: float, sigma: float | Tensor):
+    def __init__(self, operator: Operator, y: Measurements, threshold: float, sigma: float | Tensor):
         super().__init__(operator, y)
         if not bool((y.abs() == 1).all()):
             raise InputError("one-bit measurements are −1 or 1; give torch.sign(A x − threshold)")
@@ -156,7 +152,7 @@ class OneBit(Pointwise):
         above = u + expand(self.sigma, u) * normal > self.threshold
         return torch.where(above, 1.0, -1.0).to(u)
 
-    def gaussian(self) -> Gaussian:
+    def nearest(self) -> tuple[Measurements, float | PerImage]:
         """Mean and spread of u given its sign, where u is normal around the threshold.
 
         Nothing measured tells how widely; it is taken from a grey picture, and from the noise.
@@ -166,7 +162,7 @@ class OneBit(Pointwise):
         spread = (squares.mean() + self.sigma**2).sqrt()
         mean = math.sqrt(2 / math.pi)
         nearest = self.threshold + mean * expand(spread, self.y) * self.y
-        return Gaussian(self.operator, nearest, math.sqrt(1 - mean**2) * spread)
+        return nearest, math.sqrt(1 - mean**2) * spread
 
 
 def log_interval(a: Tensor, b: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from aipo.arrays import Images, Measurements, PerImage
 from aipo.errors import InputError
-from aipo.likelihoods.likelihood import Gaussian, Likelihood
-from aipo.operators import LinearOperator
+from aipo.likelihoods.likelihood import Likelihood
+from aipo.operators import Operator
 
 
 class Density(Protocol):
@@ -40,9 +40,7 @@ class FlowNoise(Likelihood):
 
     shared = ("density", "draws")
 
-    def __init__(
-        self, operator: LinearOperator, y: Measurements, density: Density, draws: Tensor | None = None
-    ):
+    def __init__(self, operator: Operator, y: Measurements, density: Density, draws: Tensor | None = None):
         super().__init__(operator, y)
         # A few hundred samples give mean and variance of the noise; they are drawn once.
         self.draws = density.sample(256) if draws is None else draws
@@ -68,5 +66,5 @@ class FlowNoise(Likelihood):
         mean = self.operator(x) + self._mean
         return mean, self._variance.expand_as(mean)
 
-    def gaussian(self) -> Gaussian:
-        return Gaussian(self.operator, self.y - self._mean, float(self._variance.mean()) ** 0.5)
+    def nearest(self) -> tuple[Measurements, float | PerImage]:
+        return self.y - self._mean, float(self._variance.mean()) ** 0.5

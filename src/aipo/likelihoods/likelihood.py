@@ -14,7 +14,7 @@ from torch import Tensor
 
 from aipo.arrays import Images, Measurements, PerImage, as_per_image, expand, per_image_sum
 from aipo.errors import InputError
-from aipo.operators import LinearOperator
+from aipo.operators import Operator
 
 
 class Likelihood(ABC):
@@ -31,7 +31,7 @@ class Likelihood(ABC):
     shared: ClassVar[tuple[str, ...]] = ()
     per_image: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, operator: LinearOperator, y: Measurements):
+    def __init__(self, operator: Operator, y: Measurements):
         if tuple(y.shape[1:]) != tuple(operator.measurement_shape) or len(y) == 0:
             raise InputError(
                 f"y has shape {tuple(y.shape)}, but {type(operator).__name__} measures (B, "
@@ -60,11 +60,16 @@ class Likelihood(ABC):
         """Mean and variance of every measured value, given x."""
 
     @abstractmethod
+    def nearest(self) -> tuple[Measurements, float | PerImage]:
+        """Measurements, and the standard deviation of Gaussian noise, that say about the same of f(x)."""
+
     def gaussian(self) -> "Gaussian":
-        """Gaussian noise of about this size on measurements of the same operator.
+        """Gaussian noise of about this size on measurements of a linear operator.
 
         It gives the path's closed-form start and the solver's metric, never the objective.
         """
+        y, sigma = self.nearest()
+        return Gaussian(self.operator.linear, *self.operator.straighten(y, positive("sigma", sigma, y)))
 
     def misfit(self, x: Images) -> PerImage:
         """Mean of (y − mean)²/variance over measured values: about 1 at the truth (Pearson 1900)."""
@@ -104,7 +109,7 @@ class Gaussian(Likelihood):
 
     per_image = ("sigma",)
 
-    def __init__(self, operator: LinearOperator, y: Measurements, sigma: float | Tensor):
+    def __init__(self, operator: Operator, y: Measurements, sigma: float | Tensor):
         super().__init__(operator, y)
         self.sigma: PerImage = positive("sigma", sigma, y)
 
@@ -127,12 +132,15 @@ class Gaussian(Likelihood):
     def misfit(self, x: Images) -> PerImage:
         return self.residual_squared(x) / (self.operator.measurements * self.sigma**2)
 
+    def nearest(self) -> tuple[Measurements, float | PerImage]:
+        return self.y, self.sigma
+
     def gaussian(self) -> "Gaussian":
-        return self
+        return self if self.operator.linear is self.operator else super().gaussian()
 
 
 def measure(
-    operator: LinearOperator, x: Images, sigma: float | Tensor, generator: torch.Generator | None = None
+    operator: Operator, x: Images, sigma: float | Tensor, generator: torch.Generator | None = None
 ) -> Gaussian:
     """Simulate y = A x + e and return its Gaussian likelihood."""
     clean = operator(x)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from aipo.arrays import Images, Measurements, PerImage, as_per_image, expand, per_image_sum
 from aipo.errors import InputError
-from aipo.likelihoods.likelihood import Gaussian, Likelihood, positive, standard_normal, uniform
-from aipo.operators import LinearOperator
+from aipo.likelihoods.likelihood import Likelihood, positive, standard_normal, uniform
+from aipo.operators import Operator
 
 
 class Pointwise(Likelihood):
@@ -42,10 +42,10 @@ class Pointwise(Likelihood):
     def moments(self, x: Images) -> tuple[Measurements, Measurements]:
         return self.mean_and_variance(self.operator(x))
 
-    def gaussian(self) -> Gaussian:
+    def nearest(self) -> tuple[Measurements, float | PerImage]:
         """The same measurements, with the mean variance that they would have if they were exact."""
         variance = self.mean_and_variance(self.y)[1]
-        return Gaussian(self.operator, self.y, variance.flatten(1).mean(1).sqrt())
+        return self.y, variance.flatten(1).mean(1).sqrt()
 
 
 class Poisson(Pointwise):
@@ -67,7 +67,7 @@ class Poisson(Pointwise):
 
     def __init__(
         self,
-        operator: LinearOperator,
+        operator: Operator,
         y: Measurements,
         gain: float | Tensor,
         background: float | Tensor = 0.0,
@@ -106,10 +106,10 @@ class Poisson(Pointwise):
     def _rate(self, u: Measurements) -> Measurements:
         return expand(self.gain, u) * u + expand(self.background, u)
 
-    def gaussian(self) -> Gaussian:
+    def nearest(self) -> tuple[Measurements, float | PerImage]:
         u = self.y - expand(self.background / self.gain, self.y)
         variance = self.mean_and_variance(u)[1]
-        return Gaussian(self.operator, u, variance.flatten(1).mean(1).sqrt())
+        return u, variance.flatten(1).mean(1).sqrt()
 
 
 class PoissonGaussian(Pointwise):
@@ -126,9 +126,7 @@ class PoissonGaussian(Pointwise):
 
     per_image = ("gain", "sigma")
 
-    def __init__(
-        self, operator: LinearOperator, y: Measurements, gain: float | Tensor, sigma: float | Tensor
-    ):
+    def __init__(self, operator: Operator, y: Measurements, gain: float | Tensor, sigma: float | Tensor):
         super().__init__(operator, y)
         self.gain, self.sigma = positive("gain", gain, y), positive("sigma", sigma, y)
 
@@ -149,7 +147,7 @@ class Scaled(Pointwise):
 
     per_image = ("scale",)
 
-    def __init__(self, operator: LinearOperator, y: Measurements, scale: float | Tensor):
+    def __init__(self, operator: Operator, y: Measurements, scale: float | Tensor):
         super().__init__(operator, y)
         self.scale = positive("scale", scale, y)
 
@@ -213,7 +211,7 @@ class StudentT(Pointwise):
     shared = ("freedom",)
     per_image = ("scale",)
 
-    def __init__(self, operator: LinearOperator, y: Measurements, freedom: float, scale: float | Tensor):
+    def __init__(self, operator: Operator, y: Measurements, freedom: float, scale: float | Tensor):
         super().__init__(operator, y)
         if not 2 < freedom < math.inf:
             raise InputError(f"freedom = {freedom}; use more than 2, so that the noise has a variance")
@@ -249,7 +247,7 @@ class Gamma(Pointwise):
     per_image = ("looks",)
     least = 0.01
 
-    def __init__(self, operator: LinearOperator, y: Measurements, looks: float | Tensor):
+    def __init__(self, operator: Operator, y: Measurements, looks: float | Tensor):
         super().__init__(operator, y)
         if not bool((y > 0).all()):
             raise InputError(f"y must be positive under speckle, but reaches {float(y.min()):g}")
@@ -285,7 +283,7 @@ class LogGamma(Pointwise):
 
     per_image = ("looks",)
 
-    def __init__(self, operator: LinearOperator, y: Measurements, looks: float | Tensor):
+    def __init__(self, operator: Operator, y: Measurements, looks: float | Tensor):
         super().__init__(operator, y)
         self.looks = positive("looks", looks, y)
 

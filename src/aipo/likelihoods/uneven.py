@@ -7,8 +7,8 @@ from torch import Tensor
 
 from aipo.arrays import Images, Measurements, PerImage, per_image_sum
 from aipo.errors import InputError
-from aipo.likelihoods.likelihood import Gaussian, Likelihood, standard_normal
-from aipo.operators import LinearOperator
+from aipo.likelihoods.likelihood import Likelihood, standard_normal
+from aipo.operators import Operator
 
 
 class Heteroscedastic(Likelihood):
@@ -25,7 +25,7 @@ class Heteroscedastic(Likelihood):
 
     per_image = ("sigma",)
 
-    def __init__(self, operator: LinearOperator, y: Measurements, sigma: Tensor):
+    def __init__(self, operator: Operator, y: Measurements, sigma: Tensor):
         super().__init__(operator, y)
         fits = sigma.shape in (y.shape, y.shape[1:])
         if not fits or not bool(((sigma > 0) & torch.isfinite(sigma)).all()):
@@ -46,9 +46,9 @@ class Heteroscedastic(Likelihood):
     def moments(self, x: Images) -> tuple[Measurements, Measurements]:
         return self.operator(x), self.sigma**2
 
-    def gaussian(self) -> Gaussian:
+    def nearest(self) -> tuple[Measurements, float | PerImage]:
         """σ whose precision is the average one."""
-        return Gaussian(self.operator, self.y, (self.sigma**-2).flatten(1).mean(1) ** -0.5)
+        return self.y, (self.sigma**-2).flatten(1).mean(1) ** -0.5
 
 
 class Coloured(Likelihood):
@@ -67,7 +67,7 @@ class Coloured(Likelihood):
 
     shared = ("spectrum",)
 
-    def __init__(self, operator: LinearOperator, y: Measurements, spectrum: Tensor):
+    def __init__(self, operator: Operator, y: Measurements, spectrum: Tensor):
         super().__init__(operator, y)
         fits = len(y.shape) >= 3 and spectrum.shape == y.shape[-2:]
         if not fits or not bool(((spectrum > 0) & torch.isfinite(spectrum)).all()):
@@ -101,8 +101,8 @@ class Coloured(Likelihood):
         residual = torch.fft.fft2(self.operator(x) - self.y, norm="ortho")
         return ((residual.real**2 + residual.imag**2) / self.spectrum.to(self.y)).flatten(1).mean(1)
 
-    def gaussian(self) -> Gaussian:
-        return Gaussian(self.operator, self.y, float(self.spectrum.mean()) ** 0.5)
+    def nearest(self) -> tuple[Measurements, float | PerImage]:
+        return self.y, float(self.spectrum.mean()) ** 0.5
 
 
 def _constant(y: Measurements) -> float:

@@ -3,13 +3,15 @@
 from aipo.operators.combined import Composition, Stack
 from aipo.operators.entries import Identity, Mask, block_mask, mosaic, random_mask
 from aipo.operators.filters import Blur, Downsampling, Grey, gaussian_kernel, motion_kernel
-from aipo.operators.operator import LinearOperator
+from aipo.operators.nonlinear import Curve, Magnitude, gamma_curve, haze
+from aipo.operators.operator import LinearOperator, Operator
 from aipo.operators.scanners import FourierMask, Radon, cartesian_mask
 from aipo.operators.sensing import FourierSensing, GaussianSensing
 
 __all__ = [
     "Blur",
     "Composition",
+    "Curve",
     "Downsampling",
     "FourierMask",
     "FourierSensing",
@@ -17,12 +19,16 @@ __all__ = [
     "Grey",
     "Identity",
     "LinearOperator",
+    "Magnitude",
     "Mask",
+    "Operator",
     "Radon",
     "Stack",
     "block_mask",
     "cartesian_mask",
+    "gamma_curve",
     "gaussian_kernel",
+    "haze",
     "mosaic",
     "motion_kernel",
     "random_mask",

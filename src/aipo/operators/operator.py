@@ -1,8 +1,9 @@
 """What every forward operator f of y = f(x) + e is: what the instrument does to a picture.
 
-A linear operator maps images (B, C, H, W) to measurements (B, *measurement_shape) and back by its
-adjoint. A user's own operator is a subclass with `shape`, `measurement_shape`, `forward` and
-`adjoint`; `pseudoinverse` has a general default. `aipo.testing.check_operator` verifies one.
+Any differentiable map can be one; it names a linear operator near it, which the path's start and the
+solver's metric use. A linear operator maps images (B, C, H, W) to measurements (B, *measurement_shape) and
+back by its adjoint. A user's own is a subclass with `shape`, `measurement_shape`, `forward` and `adjoint`;
+`pseudoinverse` has a general default. `aipo.testing.check_operator` verifies one.
 """
 
 from abc import ABC, abstractmethod
@@ -12,12 +13,12 @@ from math import prod
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, Measurements, dot, expand
+from aipo.arrays import Images, Measurements, PerImage, dot, expand
 from aipo.errors import InputError
 
 
-class LinearOperator(ABC):
-    """A linear map A from images to measurements.
+class Operator(ABC):
+    """A differentiable map f from images to measurements.
 
     Attributes:
         shape: (C, H, W) of the image.
@@ -29,7 +30,40 @@ class LinearOperator(ABC):
 
     @abstractmethod
     def forward(self, x: Images) -> Measurements:
-        """A x."""
+        """f(x)."""
+
+    @property
+    @abstractmethod
+    def linear(self) -> "LinearOperator":
+        """A linear operator near f, for start and metric; the objective never uses it."""
+
+    @abstractmethod
+    def straighten(self, y: Measurements, sigma: PerImage) -> tuple[Measurements, PerImage]:
+        """The measurement of `linear` that y stands for, and the standard deviation of its noise."""
+
+    def __call__(self, x: Images) -> Measurements:
+        if tuple(x.shape[1:]) != tuple(self.shape):
+            raise InputError(
+                f"{type(self).__name__} expects images of shape (B, {', '.join(map(str, self.shape))}), "
+                f"got {tuple(x.shape)}; make the operator for the picture's shape"
+            )
+        return self.forward(x)
+
+    @property
+    def measurements(self) -> int:
+        """How many numbers one measurement has (m)."""
+        return prod(self.measurement_shape)
+
+
+class LinearOperator(Operator):
+    """A linear map A from images to measurements: `forward` is A x."""
+
+    @property
+    def linear(self) -> "LinearOperator":
+        return self
+
+    def straighten(self, y: Measurements, sigma: PerImage) -> tuple[Measurements, PerImage]:
+        return y, sigma
 
     @abstractmethod
     def adjoint(self, y: Measurements) -> Images:
@@ -48,19 +82,6 @@ class LinearOperator(ABC):
             x = self.adjoint(self.forward(x / x.norm()))
             value = float(x.norm())
         return value
-
-    def __call__(self, x: Images) -> Measurements:
-        if tuple(x.shape[1:]) != tuple(self.shape):
-            raise InputError(
-                f"{type(self).__name__} expects images of shape (B, {', '.join(map(str, self.shape))}), "
-                f"got {tuple(x.shape)}; make the operator for the picture's shape"
-            )
-        return self.forward(x)
-
-    @property
-    def measurements(self) -> int:
-        """How many numbers one measurement has (m)."""
-        return prod(self.measurement_shape)
 
 
 def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
