@@ -3,6 +3,7 @@
 Source: Whang, Lei & Dimakis 2021, Solving inverse problems with a flow-based noise model.
 """
 
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -50,8 +51,12 @@ class FlowNoise(Likelihood):
                 "train it on noise of the measurement's shape"
             )
         self.density = density
-        self._mean = self.draws.to(y).mean(0)
-        self._variance = self.draws.to(y).var(0).clamp_min(1e-12)
+
+    @cached_property
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the noise."""
+        draws = self.draws.to(self.y)
+        return draws.mean(0), draws.var(0).clamp_min(1e-12)
 
     def __call__(self, x: Images) -> PerImage:
         return -self.density.log_prob(self.y - self.operator(x))
@@ -63,8 +68,10 @@ class FlowNoise(Likelihood):
         return clean + self.draws[chosen].to(clean)
 
     def moments(self, x: Images) -> tuple[Measurements, Measurements]:
-        mean = self.operator(x) + self._mean
-        return mean, self._variance.expand_as(mean)
+        shift, variance = self._moments
+        mean = self.operator(x) + shift
+        return mean, variance.expand_as(mean)
 
     def nearest(self) -> tuple[Measurements, float | PerImage]:
-        return self.y - self._mean, float(self._variance.mean()) ** 0.5
+        shift, variance = self._moments
+        return self.y - shift, float(variance.mean()) ** 0.5
