@@ -87,6 +87,8 @@ def write(out: Path) -> None:
     ]
     for task, (_, _, name, _) in TASKS.items():
         rows = read(out / f"faces-{task}.jsonl")
+        if not rows:
+            continue
         other, start, own, evaluations = (
             [value for row in rows for value in row[column]]
             for column in (name, "start", "aipo", "evaluations")

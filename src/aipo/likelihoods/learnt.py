@@ -34,6 +34,7 @@ class FlowNoise(Likelihood):
 
     Args:
         density: of noise in the measurement's shape.
+        draws: its samples, (count, *measurement_shape), for mean and variance; drawn where not given.
 
     Raises:
         InputError: a density whose samples have another shape than the measurements.
