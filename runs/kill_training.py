@@ -2,7 +2,7 @@
 
     python runs/kill_training.py --out docs/results
 
-`aipo train` on crops of scikit-image's astronaut, a checkpoint every five of 4,000 steps, killed by SIGKILL
+`aipo train` on crops of scikit-image's astronaut, a checkpoint every two of 600 steps, killed by SIGKILL
 twenty times, 0.2 to 4 seconds after it has begun to load pictures. After each death the last checkpoint must
 load; in the end the weights must have the hash of an uninterrupted run.
 """
@@ -24,8 +24,8 @@ from aipo.checkpoints import load_tensors
 from aipo.training import CHECKPOINT_NAME
 
 KILLS = 20
-OPTIONS = {"crop": 8, "holdout": 4, "flow.any_size": "true", "flow.levels": 1, "flow.steps": 2}
-OPTIONS |= {"flow.hidden": 8, "training.steps": 4000, "training.batch": 4, "training.validate_every": 5}
+OPTIONS = {"crop": 16, "holdout": 4, "flow.any_size": "true", "flow.levels": 2, "flow.steps": 2}
+OPTIONS |= {"flow.hidden": 16, "training.steps": 600, "training.batch": 4, "training.validate_every": 2}
 
 
 def main() -> None:
