@@ -59,5 +59,6 @@ def random(likelihood: Likelihood, seed: int = 0) -> Images:
 def null_space(likelihood: Likelihood, seed: int = 0) -> Images:
     """A⁺y plus noise in the null space of A: consistent with the data, nothing else (GlowIP)."""
     noise = random(likelihood, seed)
-    operator = likelihood.operator.linear
-    return operator.pseudoinverse(likelihood.y) + noise - operator.pseudoinverse(operator(noise))
+    near = likelihood.gaussian()  # its operator is linear, and y stands for a measurement of that
+    operator = near.operator.linear
+    return operator.pseudoinverse(near.y) + noise - operator.pseudoinverse(operator(noise))

@@ -119,7 +119,7 @@ class OneBit(Pointwise):
 
     Args:
         y: −1 or 1.
-        threshold: one number or one per image.
+        threshold: one number for all.
         sigma: σ > 0; it is what tells the size of u.
 
     Raises:
