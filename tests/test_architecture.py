@@ -20,6 +20,7 @@ LAYERS = [
         "operators.operator",
         "surrogates",
         "checkpoints",
+        "deepinv.loading",
     },
     {
         "flows.layers",
@@ -36,7 +37,7 @@ LAYERS = [
     {"flows.flow", "operators"},
     {"likelihoods.likelihood"},
     {"likelihoods.pointwise", "likelihoods.learnt", "likelihoods.uneven"},
-    {"likelihoods.intervals"},
+    {"likelihoods.intervals", "likelihoods.speckle"},
     {
         "curvature",
         "lbfgs",
@@ -58,6 +59,9 @@ LAYERS = [
     {"objective"},
     {"latents", "defaults"},
     {"reconstruct", "fitting", "conventional"},
+    {"deepinv.physics", "deepinv.noise"},
+    {"deepinv.models"},
+    {"deepinv"},
     {"branches", "evaluation"},
     {"report"},
     {"demo", "restoring"},

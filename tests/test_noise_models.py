@@ -28,6 +28,7 @@ from aipo.likelihoods import (
     Poisson,
     PoissonGaussian,
     Quantised,
+    Rician,
     StudentT,
 )
 from aipo.likelihoods.intervals import log_interval
@@ -74,6 +75,9 @@ MODELS = {
     ),
     "gamma": Model(
         lambda a, y: Gamma(a, y, 8.0), 1.0, lambda y, u: stats.gamma.logpdf(y, 8.0, scale=u / 8.0)
+    ),
+    "rician": Model(
+        lambda a, y: Rician(a, y, 0.1), 0.5, lambda y, u: stats.rice.logpdf(y, u / 0.1, scale=0.1)
     ),
     "log-gamma": Model(
         lambda a, y: LogGamma(a, y, 8.0), 0.0, lambda y, u: stats.loggamma.logpdf(y, 8.0, u - math.log(8.0))

@@ -26,6 +26,7 @@ from aipo.operators import (
     LinearOperator,
     Magnitude,
     Mask,
+    Operator,
     Radon,
     Stack,
     block_mask,
@@ -462,3 +463,26 @@ def test_a_stack_gives_each_instrument_its_measurement():
 def test_impossible_instruments_are_refused(make, named):
     with pytest.raises(InputError, match=named):
         make()
+
+
+class Bent(Operator):
+    """A user's own map, which says no more than what it measures."""
+
+    shape = (1, 3, 4)
+    measurement_shape = (1, 3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x[..., 1:] * x[..., :-1]).sin()
+
+
+def test_a_map_of_ones_own_has_its_tangent_at_grey_as_linear_operator():
+    operator = Bent()
+    check_operator(operator)
+    check_operator(operator.linear)
+    grey = torch.full((1, 1, 3, 4), 0.5, dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(operator.forward, grey).reshape(9, 12)
+    v = torch.randn(2, 1, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(operator.linear(v).flatten(1), v.flatten(1) @ jacobian.T)
+    y, sigma = operator.straighten(operator(grey), torch.tensor([0.1]))
+    torch.testing.assert_close(y, operator.linear(grey))
+    assert float(sigma) == pytest.approx(0.1)

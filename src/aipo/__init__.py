@@ -4,6 +4,9 @@ A measurement y = f(x) + e has many explanations; aipo finds the one that minimi
 data energy D = −log p(y | x), the prior energy R = −log p_G(x) of a normalizing flow, and λ along a path.
 """
 
+from importlib import import_module
+from typing import Any
+
 from aipo import flows, foreign, likelihoods, operators, priors, testing
 from aipo.branches import Branches, best_of
 from aipo.priors import load_prior
@@ -29,3 +32,12 @@ __all__ = [
     "testing",
     "trace",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`aipo.deepinv` and `aipo.from_deepinv`, imported when first asked for: deepinv is an optional extra."""
+    if name == "deepinv":
+        return import_module("aipo.deepinv")
+    if name == "from_deepinv":
+        return import_module("aipo.deepinv").from_deepinv
+    raise AttributeError(f"module 'aipo' has no attribute {name!r}")

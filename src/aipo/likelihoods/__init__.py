@@ -4,15 +4,14 @@ from aipo.likelihoods.intervals import Clipped, OneBit, Quantised
 from aipo.likelihoods.learnt import FlowNoise
 from aipo.likelihoods.likelihood import Gaussian, Likelihood, measure
 from aipo.likelihoods.pointwise import (
-    Gamma,
     Laplace,
-    LogGamma,
     Logistic,
     Pointwise,
     Poisson,
     PoissonGaussian,
     StudentT,
 )
+from aipo.likelihoods.speckle import Gamma, LogGamma, Rician
 from aipo.likelihoods.uneven import Coloured, Heteroscedastic
 
 __all__ = [
@@ -31,6 +30,7 @@ __all__ = [
     "Poisson",
     "PoissonGaussian",
     "Quantised",
+    "Rician",
     "StudentT",
     "measure",
 ]

@@ -1,4 +1,4 @@
-"""Noise that acts on every measured value by itself: counts, heavy tails, speckle.
+"""Noise that acts on every measured value by itself: counts and heavy tails.
 
 With u = A x, D(x) = Σ e(u_i, y_i) and e the negative log-density of one value, constants included. Where a
 density needs u > 0, e is continued below a small u₀ by the parabola that touches it there: a path may pass
@@ -229,73 +229,3 @@ class StudentT(Pointwise):
     def draw(self, u: Measurements, generator: torch.Generator | None) -> Measurements:
         drawn = stats.t.ppf(uniform(u, generator).cpu().numpy(), self.freedom)
         return u + expand(self.scale, u) * torch.as_tensor(drawn).to(u)
-
-
-class Gamma(Pointwise):
-    """Speckle: y = u·g with g ~ Gamma of shape L and mean 1 (an average of L looks).
-
-    e = L y/u + L log u − (L − 1) log y − L log L + log Γ(L), continued below u = 0.01.
-
-    Args:
-        y: positive.
-        looks: L > 0, one number or one per image; the relative standard deviation is 1/√L.
-
-    Raises:
-        InputError: y not positive.
-    """
-
-    per_image = ("looks",)
-    least = 0.01
-
-    def __init__(self, operator: Operator, y: Measurements, looks: float | Tensor):
-        super().__init__(operator, y)
-        if not bool((y > 0).all()):
-            raise InputError(f"y must be positive under speckle, but reaches {float(y.min()):g}")
-        self.looks = positive("looks", looks, y)
-
-    def energies(self, u: Measurements) -> Measurements:
-        looks, inside = expand(self.looks, u), u.clamp_min(self.least)
-        constant = torch.lgamma(looks) - torch.xlogy(looks, looks) - (looks - 1) * torch.log(self.y)
-        e = looks * self.y / inside + looks * torch.log(inside) + constant
-        below, least = (u - self.least).clamp_max(0), self.least
-        slope = looks / least - looks * self.y / least**2
-        # Of the second derivative 2Ly/u³ − L/u² only the part that is sure to be positive.
-        return e + slope * below + 0.5 * (2 * looks * self.y / least**3 + looks / least**2) * below**2
-
-    def mean_and_variance(self, u: Measurements) -> tuple[Measurements, Measurements]:
-        positive_u = u.clamp_min(self.least)
-        return positive_u, positive_u**2 / expand(self.looks, u)
-
-    def draw(self, u: Measurements, generator: torch.Generator | None) -> Measurements:
-        looks = expand(self.looks, u).expand_as(u).cpu().numpy()
-        drawn = stats.gamma.ppf(uniform(u, generator).cpu().numpy(), looks, scale=1 / looks)
-        return u.clamp_min(self.least) * torch.as_tensor(drawn).to(u)
-
-
-class LogGamma(Pointwise):
-    """Speckle of logarithms: y = u + log g with g ~ Gamma of shape L and mean 1.
-
-    e = L exp(y − u) − L (y − u) − L log L + log Γ(L). Convex in u; y minimises it.
-
-    Args:
-        looks: L > 0, one number or one per image.
-    """
-
-    per_image = ("looks",)
-
-    def __init__(self, operator: Operator, y: Measurements, looks: float | Tensor):
-        super().__init__(operator, y)
-        self.looks = positive("looks", looks, y)
-
-    def energies(self, u: Measurements) -> Measurements:
-        looks, r = expand(self.looks, u), self.y - u
-        return looks * (torch.exp(r) - r) - torch.xlogy(looks, looks) + torch.lgamma(looks)
-
-    def mean_and_variance(self, u: Measurements) -> tuple[Measurements, Measurements]:
-        looks = expand(self.looks, u).expand_as(u)
-        return u + torch.digamma(looks) - torch.log(looks), torch.polygamma(1, looks)
-
-    def draw(self, u: Measurements, generator: torch.Generator | None) -> Measurements:
-        looks = expand(self.looks, u).expand_as(u).cpu().numpy()
-        drawn = stats.gamma.ppf(uniform(u, generator).cpu().numpy(), looks, scale=1 / looks)
-        return u + torch.as_tensor(drawn).clamp_min(1e-300).log().to(u)

@@ -1,9 +1,10 @@
 """What every forward operator f of y = f(x) + e is: what the instrument does to a picture.
 
-Any differentiable map can be one; it names a linear operator near it, which the path's start and the
-solver's metric use. A linear operator maps images (B, C, H, W) to measurements (B, *measurement_shape) and
-back by its adjoint. A user's own is a subclass with `shape`, `measurement_shape`, `forward` and `adjoint`;
-`pseudoinverse` has a general default. `aipo.testing.check_operator` verifies one.
+Any differentiable map can be one: a subclass of `Operator` with `shape`, `measurement_shape` and `forward`.
+The path's start and the solver's metric use a linear operator near it, by default its tangent at a grey
+picture. A linear operator maps images (B, C, H, W) to measurements (B, *measurement_shape) and back by its
+adjoint: a subclass of `LinearOperator` with `adjoint` beside the others; `pseudoinverse` has a general
+default. `aipo.testing.check_operator` verifies one.
 """
 
 from abc import ABC, abstractmethod
@@ -33,13 +34,15 @@ class Operator(ABC):
         """f(x)."""
 
     @property
-    @abstractmethod
     def linear(self) -> "LinearOperator":
         """A linear operator near f, for start and metric; the objective never uses it."""
+        return Tangent(self)
 
-    @abstractmethod
     def straighten(self, y: Measurements, sigma: PerImage) -> tuple[Measurements, PerImage]:
         """The measurement of `linear` that y stands for, and the standard deviation of its noise."""
+        tangent = Tangent(self)
+        grey = tangent.foot(y)[:1]
+        return y - self.forward(grey) + tangent.forward(grey), sigma
 
     def __call__(self, x: Images) -> Measurements:
         if tuple(x.shape[1:]) != tuple(self.shape):
@@ -82,6 +85,34 @@ class LinearOperator(Operator):
             x = self.adjoint(self.forward(x / x.norm()))
             value = float(x.norm())
         return value
+
+
+class Tangent(LinearOperator):
+    """The derivative of f at a grey picture x₀, A v = f′(x₀) v, by automatic differentiation."""
+
+    def __init__(self, operator: Operator):
+        self.operator = operator
+        self.shape, self.measurement_shape = operator.shape, operator.measurement_shape
+
+    def foot(self, like: Tensor) -> Images:
+        """x₀, as often as `like` has images."""
+        return torch.full((len(like), *self.shape), 0.5, dtype=like.dtype, device=like.device)
+
+    def forward(self, x: Images) -> Measurements:
+        with torch.enable_grad():
+            # ⟨f′(x₀)ᵀ u, v⟩ is linear in u, and its gradient is f′(x₀) v.
+            dual = torch.zeros(len(x), *self.measurement_shape, dtype=x.dtype, device=x.device)
+            dual.requires_grad_()
+            product = (self._transposed(dual, differentiable=True) * x).sum()
+            return torch.autograd.grad(product, dual, create_graph=x.requires_grad)[0]
+
+    def adjoint(self, y: Measurements) -> Images:
+        return self._transposed(y, differentiable=y.requires_grad)
+
+    def _transposed(self, y: Measurements, differentiable: bool) -> Images:
+        with torch.enable_grad():
+            x = self.foot(y).requires_grad_()
+            return torch.autograd.grad(self.operator.forward(x), x, y, create_graph=differentiable)[0]
 
 
 def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:

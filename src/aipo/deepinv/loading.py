@@ -1,0 +1,48 @@
+"""deepinv imported, also beside a PyTorch that its torchvision was not built for.
+
+torchvision's Python part registers shapes for operators of its compiled part; where that does not load (a
+CPU build of PyTorch beside the usual wheel), the import fails on the first of them. deepinv calls none of
+these operators, so they are declared, without code, and the import is tried again.
+"""
+
+import importlib
+import re
+import sys
+from types import ModuleType
+
+import torch
+
+from aipo.errors import InputError
+
+# Their declarations, kept alive: PyTorch takes an operator back with the library that defined it.
+_declared: list[torch.library.Library] = []
+
+
+def load() -> ModuleType:
+    """The deepinv package.
+
+    Raises:
+        InputError: not installed.
+    """
+    for _ in range(100):  # one missing operator each time; torchvision has about a dozen
+        try:
+            return importlib.import_module("deepinv")
+        except RuntimeError as error:
+            missing = re.search(r"operator torchvision::(\w+) does not exist", str(error))
+            if missing is None:
+                raise
+            _declare(missing.group(1))
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"deepinv needs {error.name}, which is missing; pip install 'aipo[deepinv]'"
+            ) from error
+    raise InputError("torchvision does not fit this PyTorch; install the pair that belongs together")
+
+
+def _declare(name: str) -> None:
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    library.define(f"{name}() -> ()")
+    _declared.append(library)
+    # What a failed import leaves half made would be taken for the whole.
+    for module in [m for m in sys.modules if m.split(".")[0] in ("torchvision", "deepinv", "torchmetrics")]:
+        del sys.modules[module]

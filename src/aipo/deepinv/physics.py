@@ -1,0 +1,195 @@
+"""deepinv's physics as operators: y = sensor(noise(A x)) → A."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aipo.arrays import Images, Measurements
+from aipo.deepinv.loading import load
+from aipo.errors import InputError
+from aipo.operators import Identity, LinearOperator, Mask, Operator
+
+dinv = load()
+
+
+class Instrument:
+    """A of a physics on pictures (B, C, H, W), its measurement a vector of the entries that are measured.
+
+    Args:
+        physics: deepinv's.
+        shape: (C, H, W).
+        measured: which entries of the flattened measurement are kept, (m,) bool.
+    """
+
+    def __init__(self, physics: Any, shape: tuple[int, int, int], measured: Tensor):
+        self.shape = shape
+        self.measurement_shape = (int(measured.sum()),)
+        self._index = measured.nonzero().squeeze(1)
+        self._single = physics.clone()
+        self._double = _in_double(physics, shape)
+
+    def __call__(self, x: Images) -> Measurements:
+        """In double precision where the physics has it."""
+        if x.dtype == torch.float64 and self._double is not None:
+            values = flat(applied(self._double, x))
+        else:
+            values = flat(applied(self._single, x.float())).to(x.dtype)
+        return values[:, self._index.to(x.device)]
+
+
+class LinearPhysics(LinearOperator):
+    """A linear physics; its adjoint comes from A by differentiation, because not every A_adjoint is one."""
+
+    def __init__(self, instrument: Instrument):
+        self.instrument = instrument
+        self.shape, self.measurement_shape = instrument.shape, instrument.measurement_shape
+
+    def forward(self, x: Images) -> Measurements:
+        return self.instrument(x)
+
+    def adjoint(self, y: Measurements) -> Images:
+        with torch.enable_grad():
+            x = y.new_zeros(len(y), *self.shape).requires_grad_()
+            return torch.autograd.grad(self.instrument(x), x, y)[0]
+
+
+class NonlinearPhysics(Operator):
+    """Any other physics."""
+
+    def __init__(self, instrument: Instrument):
+        self.instrument = instrument
+        self.shape, self.measurement_shape = instrument.shape, instrument.measurement_shape
+
+    def forward(self, x: Images) -> Measurements:
+        return self.instrument(x)
+
+
+def operator_and_values(physics: Any, y: Any, shape: tuple[int, int, int] | None) -> tuple[Operator, Tensor]:
+    """The operator of a physics, and y as it measures, (B, *measurement_shape).
+
+    Entries that are zero in y and for a random picture too are not measured: so deepinv writes what a mask
+    hides.
+
+    Raises:
+        InputError: a physics for something else than pictures, one whose parameters differ from image to
+            image, or one with a sensor model.
+    """
+    values = flat(y)
+    shape = shape or _picture_shape(physics, y)
+    each = _probed(physics, values, shape)
+    if not _alike(each):
+        raise InputError(
+            f"{type(physics).__name__} has other parameters for each image of the batch; pass images one by "
+            "one, or use aipo.deepinv.Reconstructor, which does"
+        )
+    _check_sensor(physics, values)
+    if isinstance(physics, dinv.physics.Denoising):
+        return Identity(shape), y
+    measured = (each[0] != 0) | (values != 0).any(0)
+    if isinstance(physics, dinv.physics.Inpainting) and bool((flat(physics.mask)[0][measured] == 1).all()):
+        return Mask(measured.reshape(shape)), values[:, measured]
+    instrument = Instrument(physics, shape, measured)
+    linear = isinstance(physics, dinv.physics.LinearPhysics)
+    return (LinearPhysics if linear else NonlinearPhysics)(instrument), values[:, measured]
+
+
+def alike(physics: Any, y: Any, shape: tuple[int, int, int] | None) -> list[tuple[Any, Any]]:
+    """Physics and measurements that belong together: the whole batch, or image by image."""
+    if isinstance(y, dinv.utils.TensorList):
+        return [(physics, y)]
+    if _alike(_probed(physics, flat(y), shape or _picture_shape(physics, y))):
+        return [(physics, y)]
+    return [(_of_image(physics, i, len(y)), y[i : i + 1]) for i in range(len(y))]
+
+
+def _probed(physics: Any, values: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """What one random picture measures with the parameters of each image, like `values` (B, m)."""
+    probe = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)).to(values)
+    each = flat(_tried(physics, probe.expand(len(values), *shape)))
+    if each.shape != values.shape:
+        raise InputError(
+            f"y has {values.shape[1]} values per image, but {type(physics).__name__} measures "
+            f"{each.shape[1]} of a picture {tuple(shape)}; give the physics that measured it"
+        )
+    return each
+
+
+def _alike(each: Tensor) -> bool:
+    return bool((each - each[:1]).abs().max() <= 1e-4 * each.abs().max())
+
+
+def _of_image(physics: Any, index: int, count: int) -> Any:
+    """The physics of one image of a batch: its own of all parameters (count, ...)."""
+    part = physics.clone()
+    for module in part.modules():
+        for name, value in list(module.named_buffers(recurse=False)):
+            if value.ndim > 0 and len(value) == count:
+                setattr(module, name, value[index : index + 1])
+    return part
+
+
+def applied(physics: Any, x: Images) -> Any:
+    """A x without noise; phase retrieval and MRI take complex pictures, MRI as two channels."""
+    if isinstance(physics, dinv.physics.PhaseRetrieval):
+        return physics.A(x + 0j)
+    if isinstance(physics, dinv.physics.mri.MRIMixin) and x.shape[1] == 1:
+        return physics.A(torch.cat((x, torch.zeros_like(x)), 1))
+    return physics.A(x)
+
+
+def flat(y: Any) -> Tensor:
+    """A measurement as (B, m) real numbers; deepinv's lists one after the other."""
+    if isinstance(y, dinv.utils.TensorList):
+        return torch.cat([flat(part) for part in y], 1)
+    return (torch.view_as_real(y) if y.is_complex() else y).flatten(1)
+
+
+def _picture_shape(physics: Any, y: Any) -> tuple[int, int, int]:
+    try:
+        shape = tuple(physics.A_adjoint(y).shape[1:])
+    except (AttributeError, TypeError, RuntimeError, ValueError, NotImplementedError):
+        shape = tuple(getattr(physics, "img_size", ()))
+    if len(shape) != 3:
+        raise InputError(
+            f"{type(physics).__name__} does not tell the picture's shape; pass shape=(C, H, W)"
+            if not shape
+            else f"{type(physics).__name__} measures {shape}; aipo restores pictures (C, H, W)"
+        )
+    return (shape[0], shape[1], shape[2])
+
+
+def _tried(physics: Any, x: Images) -> Any:
+    try:
+        with torch.no_grad():
+            return applied(physics, x)
+    except (AttributeError, TypeError, RuntimeError, ValueError, IndexError) as error:
+        raise InputError(
+            f"{type(physics).__name__} cannot measure pictures {tuple(x.shape)} ({error}); give a physics "
+            "with all its parameters, of pictures (B, C, H, W)"
+        ) from error
+
+
+def _check_sensor(physics: Any, values: Tensor) -> None:
+    probe = torch.linspace(-1, 2, 101).to(values)
+    try:
+        unchanged = torch.equal(physics.sensor(probe), probe)
+    except (AttributeError, RuntimeError):
+        unchanged = False
+    if not unchanged:
+        raise InputError(
+            f"{type(physics).__name__} has a sensor model, whose density is not known; take the operator "
+            "of a physics without one, and aipo.likelihoods.Clipped or Quantised"
+        )
+
+
+def _in_double(physics: Any, shape: tuple[int, int, int]) -> Any | None:
+    """A copy in double precision, where the physics works in it."""
+    try:
+        copy = physics.clone().double()
+        with torch.no_grad():
+            device = next((b.device for b in physics.buffers()), torch.device("cpu"))
+            values = flat(applied(copy, torch.zeros(1, *shape, dtype=torch.float64, device=device)))
+    except (RuntimeError, TypeError):
+        return None
+    return copy if values.dtype == torch.float64 else None
