@@ -5,8 +5,10 @@
 The first hundred faces of the tar that was held out of training, 3 × 64 × 64: denoising σ = 0.1 beside BM3D,
 sensing m = 2500 with σ = 0.01 beside LASSO in a wavelet basis, and a hole of 19 × 19 in the centre with
 σ = 0.02 beside biharmonic filling followed by TV. The weights of the other methods come from the truth, for
-each face; aipo does not see it. "Start" is the closed form of the prior's surrogate. ± is the standard error
-of the mean difference over faces. Goes on where it stopped; --task for one task alone.
+each face; aipo does not see it. "Start" is the closed form of the prior's surrogate, "path" what
+`aipo.reconstruct` restores with everything by default, "mean" the posterior mean of `aipo.sample`. ± is the
+standard error of the mean difference over faces. "Inside" is how many of the true values lie in the 90 %
+interval that the samples give. Goes on where it stopped; --task for one task alone.
 """
 
 import argparse
@@ -25,6 +27,7 @@ from aipo.metrics import psnr
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask, block_mask
 from aipo.priors import load_prior
 from aipo.reconstruct import reconstruct
+from aipo.sampling import Samples, sample
 
 COUNT, CHUNK, SHAPE = 100, 10, (3, 64, 64)
 Competitor = Callable[[LinearOperator, Tensor, float, Tensor], Baseline]
@@ -66,7 +69,8 @@ def judge(task: str, first: int, x: Tensor, prior: str) -> dict:
     """PSNR of each face of a chunk, by every method, from the same measurements."""
     operator, sigma, name, competitor = TASKS[task]
     likelihood = measure(operator, x, sigma, torch.Generator().manual_seed(first))
-    restored = reconstruct(likelihood, load_prior(prior))
+    loaded = load_prior(prior)
+    restored, drawn = reconstruct(likelihood, loaded), sample(likelihood, loaded)
     each = zip(likelihood.y.split(1), x.split(1), strict=True)
     other = torch.cat([competitor(operator, y, sigma, truth).image for y, truth in each])
     return {
@@ -74,30 +78,47 @@ def judge(task: str, first: int, x: Tensor, prior: str) -> dict:
         "first": first,
         name: psnr(other, x).tolist(),
         "start": psnr(restored.start, x).tolist(),
-        "aipo": psnr(restored.image, x).tolist(),
+        "path": psnr(restored.image, x).tolist(),
         "evaluations": restored.evaluations.tolist(),
+        **of_samples(drawn, x),
+    }
+
+
+def of_samples(drawn: Samples, x: Tensor) -> dict:
+    """PSNR of the mean, and the share of each face's values inside the 90 % interval."""
+    lower, upper = drawn.interval(0.9)
+    inside = (lower < x) & (x < upper)
+    return {
+        "mean": psnr(drawn.mean, x).tolist(),
+        "mean evaluations": [drawn.evaluations] * len(x),
+        "inside": inside.float().flatten(1).mean(1).tolist(),
     }
 
 
 def write(out: Path) -> None:
     lines = [*heading("Faces", __doc__), "Mean PSNR in dB.", ""]
-    lines += [
-        "| task | faces | other method | | start | faces64 | ahead by | evaluations |",
-        "|---" * 8 + "|",
-    ]
+    head = "| task | faces | other method | | start | path | evaluations | mean | evaluations "
+    head += "| ahead by | inside |"
+    lines += [head, "|---" * 11 + "|"]
     for task, (_, _, name, _) in TASKS.items():
         rows = read(out / f"faces-{task}.jsonl")
         if not rows:
             continue
-        other, start, own, evaluations = (
+        other, start, path, evaluations, drawn, spent, inside = (
             [value for row in rows for value in row[column]]
-            for column in (name, "start", "aipo", "evaluations")
+            for column in (name, "start", "path", "evaluations", "mean", "mean evaluations", "inside")
         )
-        ahead = torch.tensor(own) - torch.tensor(other)
+        ahead = torch.tensor(drawn) - torch.tensor(other)
         error = float(ahead.std()) / len(ahead) ** 0.5
-        figures = [f"{mean(values):.2f}" for values in (other, start, own)]
-        cells = [task, str(len(own)), name, *figures, f"{mean(ahead.tolist()):+.2f} ± {error:.2f}"]
-        lines.append("| " + " | ".join([*cells, f"{mean(evaluations):.0f}"]) + " |")
+        figures = [
+            f"{mean(other):.2f}",
+            f"{mean(start):.2f}",
+            f"{mean(path):.2f}",
+            f"{mean(evaluations):.0f}",
+        ]
+        figures += [f"{mean(drawn):.2f}", f"{mean(spent):.0f}", f"{mean(ahead.tolist()):+.2f} ± {error:.2f}"]
+        cells = [task, str(len(drawn)), name, *figures, f"{100 * mean(inside):.1f} %"]
+        lines.append("| " + " | ".join(cells) + " |")
     (out / "faces.md").write_text("\n".join(lines) + "\n")
 
 

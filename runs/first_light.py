@@ -33,7 +33,8 @@ from aipo.metrics import psnr, ssim
 from aipo.operators import GaussianSensing, Identity, Mask, block_mask
 from aipo.posterior import posterior
 from aipo.priors import FlowPrior, load_prior
-from aipo.reconstruct import Reconstruction, reconstruct
+from aipo.reconstruct import reconstruct
+from aipo.reconstruction import Reconstruction
 from aipo.schedules import PathOptions
 
 COUNT = 12

@@ -35,9 +35,9 @@ LAYERS = [
         "operators.nonlinear",
     },
     {"flows.flow", "operators"},
-    {"likelihoods.likelihood"},
-    {"likelihoods.pointwise", "likelihoods.learnt", "likelihoods.uneven"},
-    {"likelihoods.intervals", "likelihoods.speckle"},
+    {"likelihoods.likelihood", "posterior.form"},
+    {"likelihoods.pointwise", "likelihoods.learnt", "likelihoods.uneven", "posterior.mixed"},
+    {"likelihoods.intervals", "likelihoods.speckle", "posterior.masked"},
     {
         "curvature",
         "lbfgs",
@@ -52,13 +52,14 @@ LAYERS = [
         "baselines",
     },
     {"problem", "control", "selection", "measurements", "flows.glow", "flows.realnvp"},
-    {"predictors", "state", "blending", "flows"},
+    {"predictors", "state", "blending", "flows", "langevin", "laplace"},
     {"schedules", "priors", "training"},
     {"path"},
     {"certificate", "foreign"},
     {"objective"},
-    {"latents", "defaults"},
-    {"reconstruct", "fitting", "conventional"},
+    {"latents", "defaults", "sampling"},
+    {"reconstruction", "fitting", "conventional"},
+    {"reconstruct"},
     {"deepinv.physics", "deepinv.noise"},
     {"deepinv.models"},
     {"deepinv"},
@@ -80,9 +81,9 @@ NUMERICS = {
     "schedules",
     "path",
 }
-NUMERICS |= {"schedules", "path", "derivatives", "curvature", "certificate"}
+NUMERICS |= {"langevin", "laplace", "schedules", "path", "derivatives", "curvature", "certificate"}
 MODEL = {"likelihoods", "surrogates", "posterior", "priors"} | {
-    name for name in LEVEL if name.startswith(("flows", "operators", "likelihoods"))
+    name for name in LEVEL if name.startswith(("flows", "operators", "likelihoods", "posterior"))
 }
 
 

@@ -19,7 +19,7 @@ from aipo.operators import (
     Mask,
     gaussian_kernel,
 )
-from aipo.posterior import Iterative, MaskedLowRank, MaskedStationary, Posterior, Spectral, posterior
+from aipo.posterior import Hole, Iterative, MaskedLowRank, MaskedStationary, Posterior, Spectral, posterior
 from aipo.priors import Gaussian
 from aipo.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, Surrogate
 
@@ -232,6 +232,12 @@ def test_spectral_metric_in_float32_keeps_its_curvature_where_noise_is_weak(alph
         np.testing.assert_allclose((v * product).sum(1).numpy(), expected, rtol=1e-3)
 
 
+def standard():
+    """White noise, the same in every test."""
+    generator = torch.Generator().manual_seed(0)
+    return lambda like: torch.randn(like.shape, generator=generator, dtype=like.dtype)
+
+
 def test_each_structure_has_its_form():
     assert isinstance(posterior(Identity(SHAPE), stationary(SHAPE)), MaskedStationary)
     assert isinstance(posterior(centre_hole(SHAPE), low_rank(SHAPE)), MaskedLowRank)
@@ -247,7 +253,7 @@ def test_draws_have_the_posteriors_mean_and_covariance(kind):
     closed = posterior(operator, surrogate)
     y = randn(1, *operator.measurement_shape, seed=8)
     alpha, noise = torch.full((count,), weight * sigma**2), torch.full((count,), sigma)
-    draws = closed.sample(y.expand(count, *y.shape[1:]), alpha, noise, torch.Generator().manual_seed(0))
+    draws = closed.sample(y.expand(count, *y.shape[1:]), alpha, noise, standard())
     a = torch.eye(6, dtype=torch.float64).unflatten(1, shape)
     a = operator.forward(a).flatten(1).T
     w, d = surrogate.loadings.double(), surrogate.variances.double()
@@ -256,6 +262,43 @@ def test_draws_have_the_posteriors_mean_and_covariance(kind):
     white = (draws - closed.mode(y, alpha[:1])).flatten(1) @ root
     assert torch.allclose(white.mean(0), torch.zeros(6, dtype=torch.float64), atol=0.03)
     assert torch.allclose(white.T @ white / count, torch.eye(6, dtype=torch.float64), atol=0.04)
+
+
+@pytest.mark.parametrize("iterative", [False, True])
+@pytest.mark.parametrize("surrogate", SURROGATES)
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_noise_has_the_metric_as_covariance(monkeypatch, kind, surrogate, iterative):
+    if iterative:
+        monkeypatch.setattr(forms, "LARGEST_SPECTRAL", 0)
+    shape, alpha, count = (1, 2, 3), 0.3, 60_000
+    closed = posterior(OPERATORS[kind](shape), SURROGATES[surrogate](shape))
+    like = torch.zeros(count, *shape, dtype=torch.float64)
+    drawn = closed.noise(like, torch.full((count,), alpha).double(), standard()).flatten(1)
+    expected = torch.from_numpy(metric_of(closed, alpha))
+    root = torch.linalg.cholesky(expected)
+    white = torch.linalg.solve_triangular(root, drawn.T, upper=False)
+    assert torch.allclose(white @ white.T / count, torch.eye(6, dtype=torch.float64), atol=0.04)
+
+
+@pytest.mark.parametrize("surrogate", ["stationary", "low-rank-stationary"])
+@pytest.mark.parametrize("kind", ["random-mask", "hole"])
+def test_for_draws_few_missing_entries_are_exact(kind, surrogate):
+    """Metric and mode against dense algebra: a wider metric would throw the chains off."""
+    operator, gaussian = OPERATORS[kind](SHAPE), SURROGATES[surrogate](SHAPE)
+    closed = posterior(operator, gaussian).for_sampling()
+    assert isinstance(closed, Hole)
+    y = randn(len(ALPHAS), *operator.measurement_shape)
+    for i, (mode, alpha) in enumerate(zip(closed.mode(y, ALPHAS), ALPHAS.tolist(), strict=True)):
+        assert relative(mode, dense_mode(operator, gaussian, y[i], alpha)) < 1e-6
+        metric, expected = metric_of(closed, alpha), np.linalg.inv(hessian(operator, gaussian, alpha))
+        np.testing.assert_allclose(metric, expected, atol=1e-6 * np.abs(expected).max())
+
+
+def test_which_form_draws_are_made_in(monkeypatch):
+    assert isinstance(posterior(Identity(SHAPE), textured(SHAPE)).for_sampling(), MaskedStationary)
+    assert isinstance(posterior(GaussianSensing(SHAPE, 9), textured(SHAPE)).for_sampling(), Spectral)
+    monkeypatch.setattr("aipo.posterior.masked.LARGEST_HOLE", 3)
+    assert isinstance(posterior(random_mask(SHAPE), textured(SHAPE)).for_sampling(), Iterative)
 
 
 @pytest.mark.parametrize("name", ["random-mask", "sensing"])

@@ -29,7 +29,8 @@ from aipo.objective import objective
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask, block_mask
 from aipo.predictors import cold, warm
 from aipo.priors import FlowPrior
-from aipo.reconstruct import PATIENCE, Reconstruction, reconstruct, trace
+from aipo.reconstruct import PATIENCE, reconstruct, trace
+from aipo.reconstruction import Reconstruction
 from aipo.schedules import PathOptions, geometric, paper
 from aipo.selection import Discrepancy, Sure
 from aipo.solvers import GradientDescent

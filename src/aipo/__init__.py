@@ -10,14 +10,18 @@ from typing import Any
 from aipo import flows, foreign, likelihoods, operators, priors, testing
 from aipo.branches import Branches, best_of
 from aipo.priors import load_prior
-from aipo.reconstruct import Reconstruction, reconstruct, trace
+from aipo.reconstruct import reconstruct, trace
+from aipo.reconstruction import Reconstruction
+from aipo.sampling import LangevinOptions, Samples, sample
 from aipo.schedules import PathOptions, gaussian_to_prior, paper, smoothing
 
 __version__ = "0.1.0"
 __all__ = [
     "Branches",
+    "LangevinOptions",
     "PathOptions",
     "Reconstruction",
+    "Samples",
     "best_of",
     "flows",
     "foreign",
@@ -28,6 +32,7 @@ __all__ = [
     "paper",
     "priors",
     "reconstruct",
+    "sample",
     "smoothing",
     "testing",
     "trace",

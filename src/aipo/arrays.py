@@ -5,6 +5,7 @@ shape (B,), with every constant kept. Measurements have shape (B, ...), one entr
 """
 
 import hashlib
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import torch
@@ -65,3 +66,17 @@ def content_seed(values: Tensor) -> int:
     """A seed from the values themselves, so that randomness follows the image, not its position."""
     data = values.detach().to("cpu", torch.float32).contiguous().numpy().tobytes()
     return int.from_bytes(hashlib.sha256(data).digest()[:7], "big")
+
+
+class White:
+    """White noise of variance 1, each image's from its own seed, whatever the others of its batch are."""
+
+    def __init__(self, seeds: Sequence[int]):
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __call__(self, like: Tensor) -> Tensor:
+        """Shaped like a tensor (B, ...) of as many images as there are seeds."""
+        noise = torch.empty(like.shape, dtype=like.dtype)
+        for row, generator in zip(noise, self._generators, strict=True):
+            row.normal_(generator=generator)
+        return noise.to(like.device)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, PerImage, content_seed
+from aipo.arrays import Images, PerImage, White, content_seed
 from aipo.certificate import UNFINISHED, Verdict
 from aipo.defaults import AUTOMATIC
 from aipo.errors import InputError, Status
@@ -90,10 +90,8 @@ def _draws(closed, likelihood: Gaussian, alpha: PerImage, count: int) -> Tensor:
     """(count, B, C, H, W), each image's from its own seed."""
     images = []
     for y, a, sigma in zip(likelihood.y, alpha, likelihood.sigma, strict=True):
-        generator = torch.Generator().manual_seed(content_seed(y))
-        images.append(
-            closed.sample(y.expand(count, *y.shape), a.expand(count), sigma.expand(count), generator)
-        )
+        white = White([content_seed(y) + k for k in range(count)])
+        images.append(closed.sample(y.expand(count, *y.shape), a.expand(count), sigma.expand(count), white))
     return torch.stack(images, dim=1)
 
 

@@ -12,7 +12,8 @@ from aipo.errors import InputError
 from aipo.likelihoods import Likelihood
 from aipo.metrics import psnr
 from aipo.priors import FlowPrior
-from aipo.reconstruct import Reconstruction, Weight, reconstruct
+from aipo.reconstruct import Weight, reconstruct
+from aipo.reconstruction import Reconstruction
 from aipo.schedules import PathOptions
 from aipo.state import State
 

@@ -52,6 +52,7 @@ def in_latents(pictures: Problem, likelihood: Likelihood, prior: Any) -> Problem
         start=start,
         metric=metric,
         hessian=None,
+        noise=None,
         picture=prior.decode,
     )
 

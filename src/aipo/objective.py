@@ -43,12 +43,14 @@ def objective(
     """
     surrogate = getattr(prior, "surrogate", None)
     near = likelihood.gaussian()
-    begin, scale = _measurement_start(near), _data_metric(near)
+    begin, scale, noise = _measurement_start(near), _data_metric(near), _data_noise(near)
     if surrogate is not None and "surrogate" in (start, metric):
         closed = closed or posterior(near.operator.linear, surrogate)
         begin = _surrogate_start(near, closed) if start == "surrogate" else begin
-        scale = _surrogate_metric(near, closed) if metric == "surrogate" else scale
-    return Problem(_terms(likelihood, prior, surrogate), begin, scale, _hessian(likelihood, prior, surrogate))
+        if metric == "surrogate":
+            scale, noise = _surrogate_metric(near, closed), _surrogate_noise(near, closed)
+    hessian = _hessian(likelihood, prior, surrogate)
+    return Problem(_terms(likelihood, prior, surrogate), begin, scale, hessian, noise)
 
 
 def _terms(likelihood: Likelihood, prior: Prior, surrogate: Surrogate | None):
@@ -127,6 +129,17 @@ def _surrogate_metric(likelihood: Gaussian, closed: Posterior):
     return metric
 
 
+def _surrogate_noise(likelihood: Gaussian, closed: Posterior):
+    """Draws of N(0, metric)."""
+
+    def noise(weight: PerImage, white) -> Images:
+        sigma = likelihood.sigma[: len(weight)]
+        like = torch.zeros(len(weight), *likelihood.operator.shape).to(sigma)
+        return expand(sigma, like) * closed.noise(like, _alpha(weight, sigma**2), white)
+
+    return noise
+
+
 def _measurement_start(likelihood: Gaussian):
     """The paper's start A⁺y."""
 
@@ -145,3 +158,15 @@ def _data_metric(likelihood: Gaussian):
         return lambda v: expand(own.repeat(len(v) // len(own)), v) * v
 
     return metric
+
+
+def _data_noise(likelihood: Gaussian):
+    """Draws of N(0, metric)."""
+    root = likelihood.sigma / likelihood.operator.linear.norm_squared**0.5
+
+    def noise(weight: PerImage, white) -> Images:
+        own = root[: len(weight)]
+        like = torch.zeros(len(weight), *likelihood.operator.shape).to(own)
+        return expand(own, like) * white(like)
+
+    return noise

@@ -52,11 +52,6 @@ class Trace(Iterator[State]):
         self._evaluations = torch.zeros(0, dtype=torch.long)
         self._active = torch.zeros(0, dtype=torch.bool)
 
-    @property
-    def count(self) -> int:
-        """Images in the batch (0 before the first state)."""
-        return len(self._active)
-
     def retire(self, finished: Tensor) -> None:
         """Spend nothing more on these images, (B,) bool; later states repeat their last point."""
         if self._point is None:

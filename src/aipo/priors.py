@@ -70,6 +70,9 @@ class Gaussian:
     def mean_like(self, x: Images) -> Images:
         return self.mean.to(x)
 
+    def coordinates(self, x: Images) -> Tensor:
+        return x.flatten(1)
+
     def factor(self, u: Tensor) -> Images:
         return (u.flatten(1) @ self.root.to(u).T).unflatten(1, self.mean.shape)
 

@@ -61,6 +61,7 @@ class Problem:
         metric: weights (B,) -> an approximation of the inverse Hessian of F(·; λ).
         hessian: (x, weights, deformation) -> v -> ∇²F(x; λ) v, for the first images of the batch; needed for
             certificates only.
+        noise: (weights, white noise) -> a draw of N(0, metric) for each image; needed for sampling only.
         picture: x -> the picture, where x are other coordinates of it.
     """
 
@@ -68,6 +69,7 @@ class Problem:
     start: Callable[[PerImage], Tensor]
     metric: Callable[[PerImage], Metric]
     hessian: Callable[[Tensor, PerImage, Deformation], HessianProduct] | None = None
+    noise: Callable[[PerImage, Callable[[Tensor], Tensor]], Tensor] | None = None
     picture: Callable[[Tensor], Tensor] = lambda x: x
 
 

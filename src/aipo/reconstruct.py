@@ -1,8 +1,7 @@
 """Likelihood + weight × prior → path → picture: the main public function."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor
 
 from aipo.arrays import Images, PerImage
 from aipo.blending import mixture, recent_shares, sure_shares
-from aipo.certificate import Certificate, certify
 from aipo.defaults import automatic
 from aipo.errors import InputError, Status
 from aipo.latents import in_latents
@@ -20,58 +18,16 @@ from aipo.operators import Identity, Mask
 from aipo.path import Trace
 from aipo.priors import Prior
 from aipo.problem import Problem
+from aipo.reconstruction import Reconstruction
+from aipo.sampling import sample, sampling_problem
 from aipo.schedules import PathOptions, ending
 from aipo.selection import Criterion, Discrepancy, Sure, Tracker, l_curve
 from aipo.state import State
 
-Weight = float | Literal["auto", "bayes", "sure", "discrepancy", "l-curve"]
+Weight = float | Literal["auto", "mean", "bayes", "sure", "discrepancy", "l-curve"]
 
 # States without improvement after which a criterion has passed its minimum.
 PATIENCE = 3
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """The restored pictures and how they were found.
-
-    Attributes:
-        image: (B, C, H, W), not clipped to [0, 1].
-        weight: the chosen λ, (B,); for a mixture that of the best single state.
-        data_energy, prior_energy, objective: D, R and D + λR at the image, nats, (B,).
-        evaluations: flow evaluations spent on each image, the criterion's copies included, (B,).
-        status: how the search at the chosen weight ended, one per image.
-        criterion: what chose the weight: "fixed", "sure", "discrepancy" or "l-curve".
-        values: the criterion at every state of the path, (states, B); NaN where a weight was fixed.
-        start: the closed-form picture at the chosen weight that the path would begin with there.
-        path: every state visited, of the B measurements alone.
-        chosen: which of them is the answer, for a mixture the best single one, (B,).
-        shares: what part each state has in the image, (states, B).
-        problem: what the path was followed through.
-    """
-
-    image: Images
-    weight: PerImage
-    data_energy: PerImage
-    prior_energy: PerImage
-    objective: PerImage
-    evaluations: Tensor
-    status: list[Status]
-    criterion: str
-    values: Tensor
-    start: Images
-    path: list[State]
-    chosen: Tensor
-    shares: Tensor
-    problem: Problem
-
-    @cached_property
-    def certificate(self) -> Certificate:
-        """Whether the assumptions of the paper's theorem held on the path (25 evaluations a state).
-
-        Raises:
-            InputError: a path over latents, whose curvature is not that of F over pictures.
-        """
-        return certify(self.problem, self.path, self.chosen)
 
 
 def trace(likelihood: Likelihood, prior: Prior, options: PathOptions | None = None, copies: int = 1) -> Trace:
@@ -102,8 +58,9 @@ def reconstruct(
     Args:
         likelihood: what was measured, (B, ...).
         prior: density of pictures.
-        weight: λ, a positive number; "bayes" (λ = 1, the maximum a posteriori); "sure", "discrepancy" or
-            "l-curve", which choose one state of the path; "auto", which mixes its states: where every
+        weight: λ, a positive number; "bayes" (λ = 1, the maximum a posteriori); "mean" for the posterior
+            mean, a chain at λ = 1 instead of a path (`aipo.sample`); "sure", "discrepancy" or "l-curve",
+            which choose one state of the path; "auto", which mixes its states: where every
             measured value is an entry of the picture (denoising, inpainting) and noise is Gaussian so that
             SURE is lowest, and elsewhere the state of the discrepancy principle, in equal parts with those of
             half its λ or more.
@@ -118,6 +75,8 @@ def reconstruct(
     options = options or automatic(likelihood.operator, prior)
     if weight == "auto":
         return _auto(likelihood, prior, options, watch)
+    if weight == "mean":
+        return _mean(likelihood, prior)
     if weight == "sure":
         if not isinstance(likelihood, Gaussian):
             raise InputError(
@@ -132,9 +91,33 @@ def reconstruct(
     fixed = 1.0 if weight == "bayes" else weight
     if isinstance(fixed, str) or not 0 < fixed < float("inf"):
         raise InputError(
-            f"weight = {weight!r}; use auto, bayes, sure, discrepancy, l-curve or a positive number"
+            f"weight = {weight!r}; use auto, mean, bayes, sure, discrepancy, l-curve or a positive number"
         )
     return _fixed(float(fixed), likelihood, prior, options, watch)
+
+
+def _mean(likelihood: Likelihood, prior: Prior) -> Reconstruction:
+    """The posterior mean, as a path of one state at λ = 1."""
+    drawn = sample(likelihood, prior)
+    weight = torch.ones(len(likelihood)).to(likelihood.y)
+    data, energy = _energies(drawn.mean, likelihood, prior)
+    evaluations = torch.full_like(weight, drawn.evaluations + 1).long()
+    state = State(
+        index=0,
+        weight=weight,
+        x=drawn.mean,
+        data_energy=data,
+        prior_energy=energy,
+        objective=data + energy,
+        decrement=torch.full_like(weight, torch.nan),
+        evaluations=evaluations,
+        status=torch.full_like(evaluations, int(Status.BUDGET)),
+        accepted=torch.ones_like(weight, dtype=torch.bool),
+    )
+    chosen, values = torch.zeros_like(evaluations), torch.full((1, len(weight)), torch.nan)
+    problem = sampling_problem(likelihood, prior)
+    result = _result(problem, [state], chosen, evaluations, "mean", values, likelihood, prior)
+    return replace(result, drawn=drawn)
 
 
 def _fixed(
@@ -146,7 +129,7 @@ def _fixed(
     values = torch.full((len(path), len(likelihood)), torch.nan)
     accepted = torch.stack([state.accepted for state in path]).long()
     last = len(path) - 1 - accepted.flip(0).argmax(0)
-    return _result(tracer, path, last, path[-1].evaluations, "fixed", values)
+    return _result(tracer.problem, path, last, path[-1].evaluations, "fixed", values, likelihood, prior)
 
 
 def _corner(likelihood: Likelihood, prior: Prior, options: PathOptions, watch) -> Reconstruction:
@@ -157,7 +140,9 @@ def _corner(likelihood: Likelihood, prior: Prior, options: PathOptions, watch) -
     energies = torch.stack([state.prior_energy for state in path])
     usable = torch.stack([state.accepted & (state.weight > 0) for state in path])
     values = l_curve(residuals, energies, usable)
-    return _result(tracer, path, values.argmin(0), path[-1].evaluations, "l-curve", values)
+    return _result(
+        tracer.problem, path, values.argmin(0), path[-1].evaluations, "l-curve", values, likelihood, prior
+    )
 
 
 def _followed(tracer: Trace, watch) -> list[State]:
@@ -176,12 +161,13 @@ def _select(
     """Follow the path until the criterion has passed its minimum for every image; keep the best state."""
     count = len(likelihood)
     batch = criterion.batch()
-    tracer = trace(batch, prior, options, copies=len(batch) // count)
+    copies = len(batch) // count
+    tracer = trace(batch, prior, options, copies)
     tracker, path = Tracker(PATIENCE), []
     evaluations = torch.zeros(0)
     for state in tracer:
-        copies = state.accepted.reshape(-1, count).all(0)
-        tracker.add(torch.where(copies, criterion(state.x), torch.inf))
+        accepted = state.accepted.reshape(-1, count).all(0)
+        tracker.add(torch.where(accepted, criterion(state.x), torch.inf))
         path.append(_first(state, count))
         evaluations = state.evaluations.reshape(-1, count).sum(0)
         if watch:
@@ -189,9 +175,12 @@ def _select(
         finished = tracker.finished() & ~criterion.early(state.x)
         if bool(finished.all()):
             break
-        tracer.retire(finished.repeat(len(state.x) // count))
+        tracer.retire(finished.repeat(copies))
     assert tracker.best is not None
-    return _result(tracer, path, tracker.best, evaluations, criterion.name, torch.stack(tracker.values))
+    values = torch.stack(tracker.values)
+    return _result(
+        tracer.problem, path, tracker.best, evaluations, criterion.name, values, likelihood, prior, copies
+    )
 
 
 def _doubled(options: PathOptions) -> PathOptions:
@@ -236,8 +225,7 @@ def _usable(single: Reconstruction) -> Tensor:
 def _mixed(single: Reconstruction, part: Tensor, likelihood: Likelihood, prior: Prior) -> Reconstruction:
     """The mixture in place of the single state, with its own energies."""
     image = mixture([state.x for state in single.path], part)
-    with torch.no_grad():
-        data, energy = likelihood(image), torch.cat([prior.energy(x) for x in image.split(1)])
+    data, energy = _energies(image, likelihood, prior)
     return replace(
         single,
         image=image,
@@ -249,6 +237,11 @@ def _mixed(single: Reconstruction, part: Tensor, likelihood: Likelihood, prior: 
     )
 
 
+@torch.no_grad()
+def _energies(image: Images, likelihood: Likelihood, prior: Prior) -> tuple[PerImage, PerImage]:
+    return likelihood(image), torch.cat([prior.energy(x) for x in image.split(1)])
+
+
 def _first(state: State, count: int) -> State:
     """The state of the measurements themselves, without the criterion's copies."""
     fields = {name: value[:count] for name, value in vars(state).items() if isinstance(value, Tensor)}
@@ -256,15 +249,23 @@ def _first(state: State, count: int) -> State:
 
 
 @torch.no_grad()
-def _start(problem: Problem, weight: PerImage, count: int) -> Images:
-    """The picture that a path of `count` images, copies included, would begin with at these weights."""
-    return problem.picture(problem.start(weight.repeat(count // len(weight))))[: len(weight)]
+def _start(problem: Problem, weight: PerImage, copies: int) -> Images:
+    """The picture that a path, with copies of each image behind them, would begin with at these weights."""
+    return problem.picture(problem.start(weight.repeat(copies)))[: len(weight)]
 
 
 def _result(
-    tracer: Trace, path: list[State], index: Tensor, evaluations: Tensor, criterion: str, values: Tensor
+    problem: Problem,
+    path: list[State],
+    index: Tensor,
+    evaluations: Tensor,
+    criterion: str,
+    values: Tensor,
+    likelihood: Likelihood,
+    prior: Prior,
+    copies: int = 1,
 ) -> Reconstruction:
-    """The chosen state of each image; `tracer` may follow copies of the images behind them."""
+    """The chosen state of each image; the problem may have copies of the images behind them."""
     images = torch.arange(len(index), device=index.device)
 
     def pick(name: str) -> Tensor:
@@ -281,9 +282,11 @@ def _result(
         status=[Status(int(value)) for value in pick("status")],
         criterion=criterion,
         values=values,
-        start=_start(tracer.problem, weight, tracer.count),
+        start=_start(problem, weight, copies),
         path=path,
         chosen=index,
         shares=torch.nn.functional.one_hot(index, len(path)).T.to(weight),
-        problem=tracer.problem,
+        problem=problem,
+        likelihood=likelihood,
+        prior=prior,
     )

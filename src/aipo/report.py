@@ -17,7 +17,7 @@ from aipo.images import hstack, write_image
 from aipo.likelihoods import Likelihood
 from aipo.metrics import psnr
 from aipo.operators import GaussianSensing
-from aipo.reconstruct import Reconstruction
+from aipo.reconstruction import Reconstruction
 
 _COLUMNS = (
     ("task", "task", "{}"),

@@ -30,6 +30,10 @@ class Surrogate(Protocol):
         """μ, broadcastable to x."""
         ...
 
+    def coordinates(self, x: Images) -> Tensor:
+        """An empty u for each picture of a batch."""
+        ...
+
     def factor(self, u: Tensor) -> Images:
         """F u, with Σ = F Fᵀ."""
         ...
@@ -83,6 +87,9 @@ class LowRankGaussian(nn.Module):
 
     def mean_like(self, x: Images) -> Images:
         return self.mean.to(x)
+
+    def coordinates(self, x: Images) -> Tensor:
+        return x.new_empty(len(x), sum(self.loadings.shape))
 
     def factor(self, u: Tensor) -> Images:
         rank = self.loadings.shape[1]
@@ -153,6 +160,9 @@ class StationaryGaussian(nn.Module):
     def mean_like(self, x: Images) -> Images:
         return self.mean.to(x)[:, None, None]
 
+    def coordinates(self, x: Images) -> Tensor:
+        return torch.empty_like(x)
+
     def factor(self, u: Tensor) -> Images:
         return self.apply(self.power(u).sqrt(), u)
 
@@ -218,6 +228,9 @@ class LowRankStationary(nn.Module):
 
     def mean_like(self, x: Images) -> Images:
         return self.mean.to(x)
+
+    def coordinates(self, x: Images) -> Tensor:
+        return x.new_empty(len(x), sum(self.loadings.shape))
 
     def factor(self, u: Tensor) -> Images:
         rank = self.loadings.shape[1]

@@ -1,0 +1,138 @@
+"""Draws from the density ∝ exp(−F(x; λ)) by Langevin dynamics with momentum, in the metric of the solvers.
+
+At λ = 1 that density is the posterior p(x | y). A step is half a kick by −M∇F, half a drift, friction and
+fresh noise of the metric, half a drift, half a kick (BAOAB). Where F is quadratic with inverse Hessian M the
+draws have its covariance exactly, whatever the step. Where F is stiffer in some directions than the metric
+says the step widens the draws there, so it is made as long as its energy error allows. There is no
+Metropolis step: in ten thousand dimensions it would accept only steps ten times as short.
+
+Source: Leimkuhler & Matthews 2013, Rational construction of stochastic numerical methods for molecular
+sampling; the energy error per dimension that sets the step: Robnik & Seljak 2024, Fluctuation without
+dissipation.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aipo.arrays import PerImage, White, dot, expand
+from aipo.errors import InputError
+from aipo.problem import PLAIN, Problem
+
+# Squared energy error of a step, per dimension, that the burn-in aims at; beyond the second number the step
+# is not taken.
+ERROR, LARGEST_ERROR = 4e-3, 9.0
+
+
+@dataclass(frozen=True)
+class LangevinOptions:
+    """How a chain is run.
+
+    Args:
+        evaluations: of the prior, for each image; each is one step of its chain.
+        burn_in: first steps, which count for nothing.
+        step: h, at most; a direction whose curvature is the metric's inverse turns once in 2π/h steps. The
+            burn-in shortens it for each image.
+        friction: γ, per unit of time; 2 is the critical damping of such a direction.
+    """
+
+    evaluations: int = 400
+    burn_in: int = 60
+    step: float = 0.15
+    friction: float = 0.3
+
+    def __post_init__(self):
+        if not 0 <= self.burn_in < self.evaluations:
+            raise InputError(
+                f"burn_in = {self.burn_in} of {self.evaluations} evaluations leaves nothing to average; use "
+                "fewer"
+            )
+        if not 0 < self.step < 1 or not 0 < self.friction < math.inf:
+            raise InputError(
+                f"step = {self.step}, friction = {self.friction}; use a step in (0, 1), a positive friction"
+            )
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One state of the chain of every image: x (B, ...), and F there, nats, (B,)."""
+
+    x: Tensor
+    objective: PerImage
+
+
+def langevin(
+    problem: Problem, x: Tensor, weight: PerImage, options: LangevinOptions, seeds: list[int]
+) -> Iterator[Draw]:
+    """The chain of every image from x on, burn-in included.
+
+    A step whose energy error is far too large, or not finite, is not taken: the chain stays where it is, with
+    fresh momentum and a step a fifth shorter.
+
+    Args:
+        problem: its `noise` is needed.
+        x: where the chains begin, (B, ...).
+        weight: λ, (B,).
+        seeds: of the noise, one per image.
+
+    Raises:
+        InputError: a problem over latents, or one without noise of its metric.
+    """
+    if problem.noise is None:
+        raise InputError("this problem has no draws of its metric; sample over pictures, not latents")
+    white, metric = White(seeds), problem.metric(weight)
+    indices = torch.arange(len(x), device=x.device)
+    step = torch.full_like(weight, options.step)
+
+    def place(x: Tensor) -> _Place:
+        terms = problem.terms(x, indices, PLAIN)
+        gradient = terms.data_gradient + expand(weight, x) * terms.prior_gradient
+        return _Place(x, terms.data + weight * terms.prior, gradient, metric(gradient))
+
+    here, velocity = place(x), problem.noise(weight, white)
+    for index in range(options.evaluations):
+        h = expand(step, x)
+        kept = torch.exp(-options.friction * h)
+        work, velocity = _kicked(here, velocity, step)
+        middle = here.x + h / 2 * velocity
+        velocity = kept * velocity + (1 - kept**2).sqrt() * problem.noise(weight, white)
+        ahead = place(middle + h / 2 * velocity)
+        more, velocity = _kicked(ahead, velocity, step)
+        error = (ahead.value - here.value + work + more) ** 2 / x[0].numel()
+        taken = error < LARGEST_ERROR  # false for NaN
+        here = ahead.where(taken, here)
+        velocity = torch.where(expand(taken, x), velocity, problem.noise(weight, white))
+        if index < options.burn_in:
+            # The error of a step grows with the sixth power of its length; a single one says little of it.
+            longer = (ERROR / error.nan_to_num(torch.inf)).clamp(1e-3, 1e3) ** 0.04
+            step = (step * longer).clamp_max(options.step)
+        step = torch.where(taken, step, 0.8 * step)
+        yield Draw(here.x, here.value)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """x, F, ∇F and M∇F there."""
+
+    x: Tensor
+    value: PerImage
+    gradient: Tensor
+    force: Tensor
+
+    def where(self, chosen: Tensor, other: "_Place") -> "_Place":
+        wide = expand(chosen, self.x)
+        return _Place(
+            torch.where(wide, self.x, other.x),
+            torch.where(chosen, self.value, other.value),
+            torch.where(wide, self.gradient, other.gradient),
+            torch.where(wide, self.force, other.force),
+        )
+
+
+def _kicked(place: _Place, velocity: Tensor, step: PerImage) -> tuple[PerImage, Tensor]:
+    """What half a kick changes of the kinetic energy ½ vᵀM⁻¹v, (B,), and the velocity after it."""
+    work = -step / 2 * dot(velocity, place.gradient) + step**2 / 8 * dot(place.gradient, place.force)
+    return work, velocity - expand(step, velocity) / 2 * place.force

@@ -1,0 +1,53 @@
+"""Closed-form inference when the prior is Gaussian: the path's first picture, and the solver's metric.
+
+With x ~ N(μ, Σ), y = A x + e and α = λσ², the minimiser of ‖y − A x‖²/2 + α/2 ‖x − μ‖²_{Σ⁻¹} is
+
+    x = μ + (AᵀA + αΣ⁻¹)⁻¹ Aᵀ (y − A μ)
+
+and (AᵀA + αΣ⁻¹)⁻¹ is the metric of the solvers. α is one number per image, and one preparation serves
+every α, because the weight λ changes along the path. Forms of the inverse, by structure:
+
+- `MaskedStationary`: A observes entries one by one, Σ is diagonal in the Fourier domain, alone or with W Wᵀ;
+- `Hole`: the same, exact, for draws where few entries are missing;
+- `MaskedLowRank`: the same A, Σ = W Wᵀ + diag(d) (Woodbury's identity);
+- `Spectral`: any other linear A, by the eigenvectors of A Σ Aᵀ (m × m);
+- `Iterative`: any linear A with more measurements than that allows, by conjugate gradients.
+"""
+
+from math import prod
+
+from aipo.operators import Identity, LinearOperator, Mask
+from aipo.posterior.form import Noise, Posterior
+from aipo.posterior.masked import Hole, MaskedLowRank, MaskedStationary
+from aipo.posterior.mixed import Iterative, Spectral
+from aipo.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, Surrogate
+
+__all__ = [
+    "Hole",
+    "Iterative",
+    "MaskedLowRank",
+    "MaskedStationary",
+    "Noise",
+    "Posterior",
+    "Spectral",
+    "posterior",
+]
+
+# Measurements up to which the eigenvectors of an m × m matrix are found in a minute or two, and entries m · n
+# up to which what belongs to them fits in memory.
+LARGEST_SPECTRAL, LARGEST_FACTOR = 4096, 50_000_000
+
+
+def posterior(operator: LinearOperator, surrogate: Surrogate) -> Posterior:
+    """The form of the closed-form posterior that fits the operator's and the surrogate's structure."""
+    if isinstance(operator, Identity | Mask) and isinstance(
+        surrogate, StationaryGaussian | LowRankStationary
+    ):
+        return MaskedStationary(operator, surrogate)
+    if isinstance(operator, Identity | Mask) and isinstance(surrogate, LowRankGaussian):
+        return MaskedLowRank(operator, surrogate)
+    m = operator.measurements
+    many = m > LARGEST_SPECTRAL or m * prod(operator.shape) > LARGEST_FACTOR
+    if many and isinstance(surrogate, StationaryGaussian | LowRankStationary):
+        return Iterative(operator, surrogate)
+    return Spectral(operator, surrogate)

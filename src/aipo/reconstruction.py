@@ -1,0 +1,90 @@
+"""What a reconstruction tells: the picture, how it was found, how sure it is."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+
+from aipo.arrays import Images, PerImage, content_seed
+from aipo.certificate import Certificate, certify
+from aipo.errors import Status
+from aipo.laplace import laplace_std
+from aipo.likelihoods import Likelihood
+from aipo.priors import Prior
+from aipo.problem import Problem
+from aipo.sampling import Samples, sample, sampling_problem
+from aipo.state import State
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """The restored pictures and how they were found.
+
+    Attributes:
+        image: (B, C, H, W), not clipped to [0, 1].
+        weight: the chosen λ, (B,); for a mixture that of the best single state.
+        data_energy, prior_energy, objective: D, R and D + λR at the image, nats, (B,).
+        evaluations: flow evaluations spent on each image, the criterion's copies included, (B,).
+        status: how the search at the chosen weight ended, one per image.
+        criterion: what chose the weight: "fixed", "sure", "discrepancy" or "l-curve"; "mean" where the
+            picture is the posterior mean.
+        values: the criterion at every state of the path, (states, B); NaN where a weight was fixed.
+        start: the closed-form picture at the chosen weight that the path would begin with there.
+        path: every state visited, of the B measurements alone.
+        chosen: which of them is the answer, for a mixture the best single one, (B,).
+        shares: what part each state has in the image, (states, B).
+        problem: what the path was followed through.
+        likelihood, prior: D and R.
+        drawn: the chain, where the picture is the posterior mean.
+    """
+
+    image: Images
+    weight: PerImage
+    data_energy: PerImage
+    prior_energy: PerImage
+    objective: PerImage
+    evaluations: Tensor
+    status: list[Status]
+    criterion: str
+    values: Tensor
+    start: Images
+    path: list[State]
+    chosen: Tensor
+    shares: Tensor
+    problem: Problem
+    likelihood: Likelihood
+    prior: Prior
+    drawn: Samples | None = None
+
+    @cached_property
+    def certificate(self) -> Certificate:
+        """Whether the assumptions of the paper's theorem held on the path (25 evaluations a state).
+
+        Raises:
+            InputError: a path over latents, whose curvature is not that of F over pictures.
+        """
+        return certify(self.problem, self.path, self.chosen)
+
+    def samples(self, count: int) -> Tensor:
+        """Pictures drawn from the posterior p(x | y), by a chain from the image on, (count, B, C, H, W)."""
+        return sample(self.likelihood, self.prior, count, start=self.image).images
+
+    @cached_property
+    def posterior(self) -> Samples:
+        """Mean, spread and intervals of the posterior p(x | y), by a chain from the image on."""
+        return self.drawn or sample(self.likelihood, self.prior, start=self.image)
+
+    @property
+    def std(self) -> Images:
+        """The posterior's standard deviation of every value, like `image`."""
+        return self.posterior.std
+
+    @cached_property
+    def laplace_std(self) -> Images:
+        """The standard deviation of every value if F were quadratic around the image, at its own λ.
+
+        About 200 Hessian-vector products of the prior; a chain (`std`) is usually cheaper and better.
+        """
+        problem = sampling_problem(self.likelihood, self.prior)
+        seeds = [content_seed(y) for y in self.likelihood.y]
+        return laplace_std(problem, self.image, self.weight, seeds)

@@ -1,0 +1,109 @@
+"""Likelihood × prior → posterior: its mean, its spread, and pictures drawn from it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aipo.arrays import Images, content_seed
+from aipo.errors import InputError
+from aipo.langevin import Draw, LangevinOptions, langevin
+from aipo.likelihoods import Likelihood
+from aipo.objective import objective
+from aipo.posterior import posterior
+from aipo.priors import Prior
+from aipo.problem import Problem
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a chain of each image found of the density ∝ exp(−D − λR).
+
+    Attributes:
+        mean: (B, C, H, W); at λ = 1 the posterior mean, of all estimates that with the least expected squared
+            error if the prior is true.
+        std: the standard deviation of every value, like `mean`.
+        images: some of the pictures drawn, evenly spread over the chain, (count, B, C, H, W).
+        objectives: F along the chain, nats, (steps, B); it should fluctuate, not rise or fall.
+        evaluations: of the prior, spent on each image.
+    """
+
+    mean: Images
+    std: Images
+    images: Tensor
+    objectives: Tensor
+    evaluations: int
+
+    def interval(self, coverage: float = 0.9) -> tuple[Images, Images]:
+        """Lower and upper end of an interval that holds each true value with that probability.
+
+        Of a normal distribution with `mean` and `std`: a chain of a few hundred steps knows no quantiles.
+
+        Raises:
+            InputError: a coverage outside (0, 1).
+        """
+        if not 0 < coverage < 1:
+            raise InputError(f"coverage = {coverage}; a probability lies in (0, 1)")
+        width = torch.special.ndtri(torch.tensor((1 + coverage) / 2)) * self.std
+        return self.mean - width, self.mean + width
+
+
+def sample(
+    likelihood: Likelihood,
+    prior: Prior,
+    count: int = 8,
+    weight: float = 1.0,
+    options: LangevinOptions | None = None,
+    start: Images | None = None,
+    watch: Callable[[Draw], None] | None = None,
+) -> Samples:
+    """Draw from the posterior of every image of a batch.
+
+    Args:
+        likelihood: D.
+        prior: R; its `surrogate`, where it has one, gives start and metric.
+        count: pictures to keep of each chain.
+        weight: λ; 1 is the posterior.
+        options: length and step of the chain.
+        start: (B, C, H, W) where the chains begin; by default the surrogate's closed-form picture.
+        watch: called with every draw, for progress bars.
+
+    Raises:
+        InputError: more pictures to keep than steps after the burn-in, or a weight that is not positive.
+    """
+    options = options or LangevinOptions()
+    used = options.evaluations - options.burn_in
+    if not 1 <= count <= used:
+        raise InputError(f"count = {count}; keep between 1 and {used} of the steps after the burn-in")
+    if not 0 < weight < float("inf"):
+        raise InputError(f"weight = {weight}; use a positive number, 1 for the posterior")
+    problem = sampling_problem(likelihood, prior)
+    weights = torch.full((len(likelihood),), weight).to(likelihood.y)
+    begin = problem.start(weights) if start is None else start
+    seeds = [content_seed(y) for y in likelihood.y]
+    keep = set(torch.linspace(0, used - 1, count + 1)[1:].round().long().tolist())
+    mean, squares = torch.zeros_like(begin), torch.zeros_like(begin)
+    images, objectives = [], []
+    for index, draw in enumerate(langevin(problem, begin, weights, options, seeds)):
+        objectives.append(draw.objective)
+        if watch:
+            watch(draw)
+        number = index - options.burn_in
+        if number >= 0:
+            change = draw.x - mean
+            mean = mean + change / (number + 1)
+            squares = squares + change * (draw.x - mean)
+        if number in keep:
+            images.append(draw.x)
+    std = (squares / max(1, used - 1)).sqrt()
+    return Samples(mean, std, torch.stack(images), torch.stack(objectives), options.evaluations + 1)
+
+
+def sampling_problem(likelihood: Likelihood, prior: Prior) -> Problem:
+    """D + λR with a metric as wide as the surrogate's posterior."""
+    surrogate = getattr(prior, "surrogate", None)
+    if surrogate is None:
+        return objective(likelihood, prior)
+    closed = posterior(likelihood.gaussian().operator.linear, surrogate)
+    return objective(likelihood, prior, closed=closed.for_sampling())

@@ -1,0 +1,226 @@
+"""Draws from posteriors that are known, Gaussian ones exactly; and what happens off the data."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from aipo import priors
+from aipo.arrays import White
+from aipo.errors import InputError
+from aipo.langevin import LangevinOptions
+from aipo.laplace import laplace_std
+from aipo.likelihoods import Gaussian, Laplace, Poisson
+from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
+from aipo.reconstruct import reconstruct
+from aipo.sampling import sample, sampling_problem
+
+SHAPE = (1, 4, 5)
+SIGMA = 0.1
+LONG = LangevinOptions(evaluations=3000, burn_in=200, step=0.5)
+
+
+def smooth_prior(scale: float = 0.2) -> priors.Gaussian:
+    rows, columns = torch.meshgrid(torch.arange(4.0), torch.arange(5.0), indexing="ij")
+    places = torch.stack((rows, columns), -1).reshape(20, 2).double()
+    covariance = scale**2 * torch.exp(-0.5 * torch.cdist(places, places) ** 2 / 1.5**2)
+    mean = torch.full(SHAPE, 0.5, dtype=torch.float64)
+    return priors.Gaussian(mean, covariance + 1e-3 * torch.eye(20, dtype=torch.float64))
+
+
+PRIOR = smooth_prior()
+OPERATORS = {
+    "denoise": Identity(SHAPE),
+    "inpaint": Mask(torch.arange(20).reshape(SHAPE) % 3 > 0),
+    "sense": GaussianSensing(SHAPE, 8, seed=0),
+}
+
+
+def problem(operator: LinearOperator, count: int) -> tuple[Gaussian, Tensor]:
+    """Measurements of pictures that the prior drew, and those pictures."""
+    generator = torch.Generator().manual_seed(0)
+    u = torch.randn(count, 20, generator=generator, dtype=torch.float64)
+    x = PRIOR.mean + PRIOR.factor(u)
+    noise = SIGMA * torch.randn(count, *operator.measurement_shape, generator=generator, dtype=torch.float64)
+    return Gaussian(operator, operator(x) + noise, SIGMA), x
+
+
+def closed_form(likelihood: Gaussian, weight: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Mean, and standard deviations, of exp(−D − λR) under the Gaussian prior."""
+    a = likelihood.operator(torch.eye(20, dtype=torch.float64).unflatten(1, SHAPE)).flatten(1).T
+    precision = a.T @ a / SIGMA**2 + weight * torch.cholesky_inverse(PRIOR.root)
+    covariance = torch.linalg.inv(precision)
+    rest = likelihood.y.flatten(1) - PRIOR.mean.flatten() @ a.T
+    mean = PRIOR.mean.flatten() + rest @ a @ covariance / SIGMA**2
+    return mean.unflatten(1, SHAPE), covariance.diagonal().sqrt().reshape(SHAPE)
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.4])
+@pytest.mark.parametrize("name", OPERATORS)
+def test_a_gaussian_posterior_is_drawn_exactly_at_any_step(name, weight):
+    """Mean and spread within what 2,800 correlated draws allow, though the step is a half."""
+    likelihood, _ = problem(OPERATORS[name], 6)
+    found = sample(likelihood, PRIOR, weight=weight, options=LONG)
+    mean, std = closed_form(likelihood, weight)
+    assert float(((found.mean - mean) / std).abs().max()) < 0.25
+    assert float(((found.mean - mean) / std).square().mean()) < 0.01
+    assert float((found.std / std - 1).abs().max()) < 0.15
+    assert float((found.std / std).mean()) == pytest.approx(1, abs=0.02)
+
+
+def test_ninety_percent_intervals_hold_ninety_percent_of_the_truth():
+    """Pictures that the prior drew: with the right model the interval is exactly calibrated."""
+    likelihood, x = problem(OPERATORS["sense"], 120)
+    found = sample(likelihood, PRIOR, options=LONG)
+    for coverage in (0.5, 0.9):
+        lower, upper = found.interval(coverage)
+        inside = ((lower < x) & (x < upper)).double().mean()
+        assert float(inside) == pytest.approx(coverage, abs=0.03)
+    mean, _ = closed_form(likelihood)
+    error = (found.mean - x).square().mean()
+    assert float(error) == pytest.approx(float((mean - x).square().mean()), rel=0.05)
+
+
+class Narrow:
+    """A prior five times narrower than its surrogate says, as flows are in some directions."""
+
+    surrogate = PRIOR
+
+    def __init__(self):
+        self._own = smooth_prior(0.04)
+
+    def energy(self, x: Tensor) -> Tensor:
+        return self._own.energy(x)
+
+
+def test_where_the_metric_is_too_wide_the_step_gives_way():
+    likelihood, _ = problem(OPERATORS["inpaint"], 4)
+    found = sample(likelihood, Narrow(), options=LangevinOptions(evaluations=4000, burn_in=500))
+    own = Narrow()._own
+    a = likelihood.operator(torch.eye(20, dtype=torch.float64).unflatten(1, SHAPE)).T
+    covariance = torch.linalg.inv(a.T @ a / SIGMA**2 + torch.cholesky_inverse(own.root))
+    std = covariance.diagonal().sqrt().reshape(SHAPE)
+    assert float((found.std / std).mean()) == pytest.approx(1, abs=0.15)
+
+
+class Walled(Narrow):
+    """No density outside a box, like a flow that explodes off its data."""
+
+    def energy(self, x: Tensor) -> Tensor:
+        inside = (x.flatten(1) - 0.5).abs().amax(1) < 0.6
+        return torch.where(inside, PRIOR.energy(x), torch.nan)
+
+
+def test_a_chain_turns_back_where_the_energy_is_not_finite():
+    likelihood, _ = problem(OPERATORS["denoise"], 8)
+    inside = likelihood.select(((likelihood.y - 0.5).abs().flatten(1).amax(1) < 0.55).nonzero()[:, 0])
+    found = sample(inside, Walled(), options=LangevinOptions(step=0.5))
+    assert torch.isfinite(found.objectives).all() and torch.isfinite(found.mean).all()
+    assert float((found.images - 0.5).abs().max()) <= 0.6
+    assert float(found.objectives.diff(dim=0).abs().gt(0).double().mean()) > 0.5, "it goes on moving"
+
+
+def test_a_count_of_photons_is_averaged_as_quadrature_does():
+    """One pixel, Poisson noise, Gaussian prior: the posterior mean by summing over a grid."""
+    shape = (1, 1, 1)
+    prior = priors.Gaussian(torch.full(shape, 0.5, dtype=torch.float64), torch.tensor([[0.04]]).double())
+    y = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64).reshape(3, *shape)
+    likelihood = Poisson(Identity(shape), y, 20.0)
+    found = sample(likelihood, prior, options=LangevinOptions(6000, 200, step=0.2))
+    grid = torch.linspace(-0.2, 1.6, 4001, dtype=torch.float64).reshape(-1, *shape)
+    for i in range(3):
+        own = likelihood.select(torch.tensor([i]).repeat(len(grid)))
+        density = torch.exp(-(own(grid) + prior.energy(grid)))
+        mean = float((grid.flatten() * density).sum() / density.sum())
+        spread = math.sqrt(float(((grid.flatten() - mean) ** 2 * density).sum() / density.sum()))
+        assert float(found.mean[i]) == pytest.approx(mean, abs=0.15 * spread)
+        assert float(found.std[i]) == pytest.approx(spread, rel=0.15)
+
+
+def test_an_image_gets_the_same_chain_alone_and_in_a_batch():
+    likelihood, _ = problem(OPERATORS["sense"], 5)
+    options = LangevinOptions(evaluations=60, burn_in=20)
+    together = sample(likelihood, PRIOR, 2, options=options)
+    alone = sample(likelihood.select(torch.tensor([3])), PRIOR, 2, options=options)
+    torch.testing.assert_close(together.mean[3:4], alone.mean, rtol=0, atol=1e-8)
+    torch.testing.assert_close(together.images[:, 3:4], alone.images, rtol=0, atol=1e-8)
+    again = sample(likelihood, PRIOR, 2, options=options)
+    assert torch.equal(again.mean, together.mean)
+
+
+def test_a_reconstruction_knows_its_mean_spread_and_draws():
+    likelihood, x = problem(OPERATORS["denoise"], 4)
+    result = reconstruct(likelihood, PRIOR, "mean")
+    assert result.criterion == "mean" and result.evaluations.tolist() == 4 * [402]
+    assert result.posterior is result.drawn and torch.equal(result.image, result.posterior.mean)
+    torch.testing.assert_close(result.data_energy, likelihood(result.image))
+    mean, std = closed_form(likelihood)
+    assert float(((result.image - mean) / std).square().mean()) < 0.1
+    assert float((result.std / std).mean()) == pytest.approx(1, abs=0.1)
+    fixed = reconstruct(likelihood, PRIOR, "bayes")
+    assert fixed.drawn is None and fixed.samples(3).shape == (3, *x.shape)
+    assert float((fixed.std / std).mean()) == pytest.approx(1, abs=0.1)
+
+
+def test_laplaces_approximation_is_exact_where_f_is_quadratic():
+    """The metric is the inverse Hessian, so only the draws for its diagonal scatter."""
+    for name in OPERATORS:
+        likelihood, _ = problem(OPERATORS[name], 3)
+        result = reconstruct(likelihood, PRIOR, "bayes")
+        assert float((result.laplace_std / closed_form(likelihood)[1] - 1).abs().max()) < 0.2
+        assert float((result.laplace_std / closed_form(likelihood)[1]).mean()) == pytest.approx(1, abs=0.02)
+
+
+def test_laplaces_approximation_takes_curvature_from_the_prior_not_from_its_metric():
+    likelihood, _ = problem(OPERATORS["inpaint"], 2)
+    weight = torch.ones(2, dtype=torch.float64)
+    found = laplace_std(
+        sampling_problem(likelihood, Narrow()), likelihood.operator.adjoint(likelihood.y), weight, [0, 1], 400
+    )
+    own = Narrow()._own
+    a = likelihood.operator(torch.eye(20, dtype=torch.float64).unflatten(1, SHAPE)).T
+    covariance = torch.linalg.inv(a.T @ a / SIGMA**2 + torch.cholesky_inverse(own.root))
+    assert float((found / covariance.diagonal().sqrt().reshape(SHAPE)).mean()) == pytest.approx(1, abs=0.1)
+
+
+def test_a_prior_without_surrogate_is_drawn_in_the_data_terms_metric():
+    class Plain:
+        def energy(self, x: Tensor) -> Tensor:
+            return PRIOR.energy(x)
+
+    likelihood, _ = problem(OPERATORS["denoise"], 3)
+    found = sample(likelihood, Plain(), options=LONG)
+    assert float((found.std / closed_form(likelihood)[1]).mean()) == pytest.approx(1, abs=0.1)
+
+
+def test_noise_that_is_not_gaussian_is_sampled_too():
+    _, x = problem(OPERATORS["denoise"], 40)
+    y = Laplace(Identity(SHAPE), x, 0.07).simulate(x, torch.Generator().manual_seed(1))
+    found = sample(Laplace(Identity(SHAPE), y, 0.07), PRIOR, options=LangevinOptions(2000, 200))
+    lower, upper = found.interval()
+    assert float(((lower < x) & (x < upper)).double().mean()) == pytest.approx(0.9, abs=0.04)
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda lik: LangevinOptions(evaluations=10, burn_in=10), "burn_in = 10"),
+        (lambda lik: LangevinOptions(step=0.0), r"step = 0\.0"),
+        (lambda lik: LangevinOptions(friction=-1.0), r"friction = -1\.0"),
+        (lambda lik: sample(lik, PRIOR, 0), "count = 0"),
+        (lambda lik: sample(lik, PRIOR, 8, 0.0), r"weight = 0\.0"),
+        (lambda lik: sample(lik, PRIOR).interval(1.5), r"coverage = 1\.5"),
+    ],
+)
+def test_impossible_wishes_are_refused(make, named):
+    likelihood, _ = problem(OPERATORS["denoise"], 1)
+    with pytest.raises(InputError, match=named):
+        make(likelihood)
+
+
+def test_white_noise_of_an_image_comes_from_its_own_seed():
+    like = torch.empty(3, 2, 5)
+    together, alone = White([1, 2, 3])(like), White([2])(like[:1])
+    assert torch.equal(together[1:2], alone)
+    assert White([])(like[:0]).shape == (0, 2, 5)
