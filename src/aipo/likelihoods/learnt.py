@@ -59,6 +59,12 @@ class FlowNoise(Likelihood):
         draws = self.draws.to(self.y)
         return draws.mean(0), draws.var(0).clamp_min(1e-12)
 
+    @cached_property
+    def _entropy(self) -> Tensor:
+        """What D is on average where the residual is noise, nats."""
+        with torch.no_grad():
+            return -self.density.log_prob(self.draws.to(self.y)).mean()
+
     def __call__(self, x: Images) -> PerImage:
         return -self.density.log_prob(self.y - self.operator(x))
 
@@ -72,6 +78,13 @@ class FlowNoise(Likelihood):
         shift, variance = self._moments
         mean = self.operator(x) + shift
         return mean, variance.expand_as(mean)
+
+    def misfit(self, x: Images) -> PerImage:
+        """1 + 2(D − H)/m with H the noise's entropy: of Gaussian noise again the mean square residual.
+
+        What is unlikely of structured noise is its shape, of which variances know nothing.
+        """
+        return 1 + 2 * (self(x) - self._entropy) / self.operator.measurements
 
     def nearest(self) -> tuple[Measurements, float | PerImage]:
         shift, variance = self._moments
