@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import aipo
-from aipo import likelihoods
+from aipo import likelihoods, sampling
 from aipo.defaults import automatic
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -23,12 +23,15 @@ def restored(monkeypatch) -> list:
     """(likelihood, reconstruction) of every example that has run."""
     found, whole = [], aipo.reconstruct
 
-    def quick(likelihood, prior):
+    def quick(likelihood, prior, weight="auto"):
+        if weight == "mean":
+            return whole(likelihood, prior, weight)
         options = replace(automatic(likelihood.operator, prior), evaluations=2)
         found.append((likelihood, whole(likelihood, prior, options=options)))
         return found[-1][1]
 
     monkeypatch.setattr(aipo, "reconstruct", quick)
+    monkeypatch.setattr(sampling, "LangevinOptions", lambda: aipo.LangevinOptions(60, 20))
     return found
 
 
@@ -63,3 +66,61 @@ def test_every_noise_model_of_the_page_restores(restored):
         if name != "OneBit":
             error, before = ((v - x).square().mean() for v in (result.image, likelihood.y))
             assert error < before, name
+
+
+def test_every_task_of_the_page_restores(restored):
+    scope = run("tasks.md")
+    assert list(scope["results"]) == list(scope["tasks"]) and len(restored) == len(scope["tasks"])
+    x = scope["x"]
+    for task, result in scope["results"].items():
+        assert torch.isfinite(result.image).all(), task
+        error = (result.image - x).square().mean()
+        # Two evaluations a weight find no lost signs; one bit tells little.
+        assert task in ("lost signs", "one-bit sensing") or error < 0.5 * (x - x.mean()).square().mean(), task
+
+
+def test_every_noise_model_goes_with_every_operator():
+    """Energy, gradient and the Gaussian near it are finite; nothing assumes the other's shape."""
+    scope = run_without_results("tasks.md")
+    x = scope["x"]
+    makes = {type(scope["measured"](*of)).__name__: of[1] for of in scope["tasks"].values()}
+    del makes["Heteroscedastic"]  # its σ has the measurement's shape
+    for operator, _ in scope["tasks"].values():
+        for name, make in makes.items():
+            if name == "Coloured" and operator.measurement_shape[-2:] != (16, 16):
+                continue  # its spectrum has the measurement's shape
+            positive = name in ("Rician", "Poisson", "PoissonGaussian")
+            if positive and bool((operator(x) <= 0).any()):
+                continue  # counts and magnitudes of negative numbers do not exist
+            likelihood = scope["measured"](operator, make)
+            place = x.clone().requires_grad_()
+            energy = likelihood(place)
+            gradient = torch.autograd.grad(energy.sum(), place)[0]
+            assert torch.isfinite(energy).all() and torch.isfinite(gradient).all(), name
+            # One bit far from its threshold is certain, and then fits better than any noise would.
+            misfit, least = float(likelihood.misfit(x)), 0.0 if name == "OneBit" else 0.2
+            assert least < misfit < 5, (name, type(operator).__name__)
+            assert torch.isfinite(likelihood.gaussian().y).all()
+
+
+def run_without_results(page: str) -> dict:
+    scope: dict = {}
+    exec(examples(page)[0].rsplit("results = ", 1)[0], scope)
+    return scope
+
+
+def test_the_page_on_uncertainty_runs(restored):
+    scope = run("uncertainty.md")
+    x, drawn = scope["x"], scope["drawn"]
+    inside = ((scope["lower"] < x) & (x < scope["upper"])).float().mean()
+    assert 0.7 < float(inside) < 1
+    assert drawn.images.shape == (8, *x.shape)
+    assert (drawn.mean - x).square().mean() < 0.5 * 0.1**2
+
+
+def test_the_page_on_deepinv_runs(restored):
+    scope = run("deepinv.md")
+    x = scope["x"]
+    for image in (scope["result"].image, scope["restored"]):
+        assert (image - x[: len(image)]).square().mean() < 0.5 * (x - x.mean()).square().mean()
+    assert torch.isfinite(scope["mean"]).all() and torch.isfinite(scope["variance"]).all()
