@@ -51,7 +51,7 @@ LAYERS = [
         "data",
         "baselines",
     },
-    {"problem", "control", "selection", "measurements", "flows.glow", "flows.realnvp"},
+    {"problem", "control", "selection", "measurements", "measuring", "flows.glow", "flows.realnvp"},
     {"predictors", "state", "blending", "flows", "langevin", "laplace"},
     {"schedules", "priors", "training"},
     {"path"},

@@ -11,6 +11,7 @@ from skimage import data
 
 from aipo import demo
 from aipo.cli import main
+from aipo.langevin import LangevinOptions
 from aipo.measurements import load_measurement
 
 FIELDS = {
@@ -195,3 +196,53 @@ def test_the_real_demo_is_the_three_tasks_of_the_paper():
     assert sensing.measurements == 3 * 16 * 16 // 4
     assert not demo.TASKS[2].operator((3, 128, 128)).mask[:, 48:80, 48:80].any()  # type: ignore[attr-defined]
     assert torch.equal(demo.photograph(64), demo.photograph(64))
+
+
+@pytest.mark.parametrize(
+    ("options", "operator", "noise"),
+    [
+        (["--task", "deblur", "--size", "16", "--blur", "1.0", "--sigma", "0.02"], "Blur", "Gaussian"),
+        (
+            ["--task", "superresolve", "--size", "32", "--noise", "laplace", "--sigma", "0.02"],
+            "Downsampling",
+            "Laplace",
+        ),
+        (["--task", "colourise", "--sigma", "0.02"], "Grey", "Gaussian"),
+        (["--task", "mosaic", "--sigma", "0.02"], "Mask", "Gaussian"),
+        (["--task", "denoise", "--noise", "poisson", "--gain", "60"], "Identity", "Poisson"),
+    ],
+)
+def test_other_tasks_and_noise_from_picture_to_restoration(tmp_path, clean, options, operator, noise):
+    file = tmp_path / "y.safetensors"
+    assert main(["measure", save(tmp_path / "c.png", clean), *options, "--out", str(file)]) == 0
+    _, likelihood = load_measurement(file)
+    assert type(likelihood.operator).__name__ == operator and type(likelihood).__name__ == noise
+    assert main(["restore", str(file), "--weight", "1.0", "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "y.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--task", "denoise", "--noise", "poisson"], "--gain"),
+        (["--task", "denoise"], "--sigma"),
+        (["--task", "superresolve", "--factor", "7", "--sigma", "0.1"], "factor = 7"),
+    ],
+)
+def test_what_a_measurement_lacks_is_named(tmp_path, clean, caplog, options, named):
+    file = tmp_path / "y.safetensors"
+    assert main(["measure", save(tmp_path / "c.png", clean), *options, "--out", str(file)]) == 2
+    assert named in caplog.text and not file.exists()
+
+
+def test_the_posterior_mean_from_the_command_line(tmp_path, clean, monkeypatch):
+    monkeypatch.setattr("aipo.sampling.LangevinOptions", lambda: LangevinOptions(40, 10))
+    file = save(tmp_path / "c.png", clean)
+    arguments = ["restore", file, "--sigma", "0.1", "--weight", "mean", "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    (record,) = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (
+        record["criterion"] == "mean"
+        and record["evaluations"] == 42
+        and record["sigma"] == pytest.approx(0.1)
+    )

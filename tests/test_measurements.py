@@ -8,9 +8,35 @@ from safetensors.torch import save_file
 
 from aipo.checkpoints import load_tensors, save_tensors
 from aipo.errors import AipoError, CheckpointError, InputError
-from aipo.likelihoods import Gaussian, measure
+from aipo.likelihoods import (
+    Clipped,
+    Coloured,
+    Gamma,
+    Gaussian,
+    Heteroscedastic,
+    Laplace,
+    LogGamma,
+    Logistic,
+    OneBit,
+    Poisson,
+    PoissonGaussian,
+    Quantised,
+    Rician,
+    StudentT,
+    measure,
+)
 from aipo.measurements import load_measurement, save_measurement
-from aipo.operators import Identity, LinearOperator
+from aipo.operators import (
+    Blur,
+    Composition,
+    Downsampling,
+    FourierMask,
+    FourierSensing,
+    Grey,
+    Identity,
+    LinearOperator,
+    Radon,
+)
 
 operators = pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
 
@@ -149,3 +175,57 @@ def test_a_mask_of_another_size_is_refused(tmp_path):
     save_tensors(path, tensors | {"mask": torch.ones(2, 3, 5, dtype=torch.bool)}, metadata)
     with pytest.raises(InputError, match="Mask"):
         load_measurement(path)
+
+
+OTHERS = {
+    "fourier": FourierSensing(SHAPE, 9, seed=3),
+    "blur": Blur(SHAPE, torch.rand(3, 3)),
+    "downsampling": Downsampling((3, 4, 6), 2),
+    "grey": Grey((3, 4, 6), (0.2, 0.5, 0.3)),
+    "magnetic resonance": FourierMask(SHAPE, torch.rand(SHAPE[1:]) > 0.5),
+    "tomography": Radon((1, 6, 6), torch.tensor([0.0, 30.0, 90.0])),
+}
+
+
+@pytest.mark.parametrize("operator", OTHERS.values(), ids=OTHERS)
+def test_every_other_operator_that_numbers_describe_comes_back(tmp_path, operator):
+    x = torch.rand(2, *operator.shape)
+    save_measurement(tmp_path / "file", "a task", Laplace(operator, operator(x), torch.tensor([0.1, 0.2])))
+    _, found = load_measurement(tmp_path / "file")
+    assert type(found) is Laplace and type(found.operator) is type(operator)
+    assert torch.equal(found.operator(x), operator(x))
+    assert found.scale.tolist() == pytest.approx([0.1, 0.2])
+
+
+NOISE = {
+    "heteroscedastic": lambda a, y: Heteroscedastic(a, y, 0.1 + torch.rand(SHAPE)),
+    "poisson": lambda a, y: Poisson(a, y, torch.tensor([20.0, 5.0]), 1.5),
+    "poisson-gaussian": lambda a, y: PoissonGaussian(a, y, 50.0, 0.02),
+    "logistic": lambda a, y: Logistic(a, y, 0.1),
+    "student": lambda a, y: StudentT(a, y, 5.0, 0.1),
+    "gamma": lambda a, y: Gamma(a, y, 8.0),
+    "log-gamma": lambda a, y: LogGamma(a, y, 8.0),
+    "rician": lambda a, y: Rician(a, y, 0.1),
+    "quantised": lambda a, y: Quantised(a, y, 0.5, 0.1),
+    "clipped": lambda a, y: Clipped(a, y, 0.0, 1.0, 0.2),
+    "one-bit": lambda a, y: OneBit(a, y, 0.5, 0.2),
+}
+
+
+@pytest.mark.parametrize("make", NOISE.values(), ids=NOISE)
+def test_every_noise_model_that_numbers_describe_comes_back(tmp_path, make):
+    likelihood = make(Identity(SHAPE), torch.ones(2, *SHAPE))
+    save_measurement(tmp_path / "file", "a task", likelihood)
+    _, found = load_measurement(tmp_path / "file")
+    x = 0.1 + 0.8 * torch.rand(2, *SHAPE)
+    assert type(found) is type(likelihood) and torch.equal(found(x), likelihood(x))
+
+
+def test_what_numbers_do_not_describe_is_refused(tmp_path):
+    blurred = Composition(Identity(SHAPE), Identity(SHAPE))
+    with pytest.raises(InputError, match="Gaussian noise behind Composition"):
+        save_measurement(tmp_path / "file", "a task", Gaussian(blurred, torch.ones(1, *SHAPE), 0.1))
+    coloured = Coloured(Identity(SHAPE), torch.ones(1, *SHAPE), torch.ones(SHAPE[1:]))
+    with pytest.raises(InputError, match="Coloured noise"):
+        save_measurement(tmp_path / "file", "a task", coloured)
+    assert not (tmp_path / "file").exists()

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
 from jsonargparse import ArgumentParser, Namespace
 from tqdm import tqdm
 
@@ -17,12 +16,11 @@ from aipo.defaults import AUTOMATIC
 from aipo.distributed import join, leads
 from aipo.errors import AipoError, InputError
 from aipo.fitting import FlowOptions, Origin, fit_prior
-from aipo.likelihoods import measure
 from aipo.measurements import save_measurement
-from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
+from aipo.measuring import MeasureOptions, measure_picture
 from aipo.priors import bundled_priors, load_prior
 from aipo.report import prepare_folder, table
-from aipo.restoring import RestoreOptions, read_square, restore_files
+from aipo.restoring import RestoreOptions, restore_files
 from aipo.state import State
 from aipo.training import TrainingOptions
 
@@ -123,43 +121,18 @@ def _restore(config: Namespace) -> int:
 def _measure_parser() -> ArgumentParser:
     parser = ArgumentParser(description="Simulate a measurement of a clean picture and write it to a file.")
     parser.add_argument("picture", type=str)
-    parser.add_argument("--task", type=str, choices=["sense", "denoise", "inpaint"], default="sense")
-    parser.add_argument(
-        "--measurements", type=int, default=None, help="m, for sensing; default a quarter of n"
-    )
-    parser.add_argument(
-        "--mask", type=str, default=None, help="picture, white where measured, for inpainting"
-    )
-    parser.add_argument("--sigma", type=float, required=True, help="standard deviation of the noise")
-    parser.add_argument("--seed", type=int, default=0, help="of the sensing matrix and the noise")
-    parser.add_argument(
-        "--size", type=int, default=None, help="first crop to a square and resize to this side"
-    )
     parser.add_argument("--out", type=str, required=True, help="file to write, .safetensors")
+    parser.add_class_arguments(MeasureOptions, as_group=False)
     return parser
 
 
 def _measure(config: Namespace) -> int:
-    image = read_square(config.picture, config.size)
-    operator = _measuring_operator(config, image)
-    generator = torch.Generator().manual_seed(config.seed)
-    likelihood = measure(operator, image, config.sigma, generator)
+    options = MeasureOptions(**{name: config[name] for name in MeasureOptions.__dataclass_fields__})
+    likelihood = measure_picture(config.picture, options)
     prepare_folder(Path(config.out).parent)
-    save_measurement(config.out, config.task, likelihood)
-    print(f"{operator.measurements} measurements of {config.picture} are in {config.out}")
+    save_measurement(config.out, options.task, likelihood)
+    print(f"{likelihood.operator.measurements} measurements of {config.picture} are in {config.out}")
     return 0
-
-
-def _measuring_operator(config: Namespace, image: torch.Tensor) -> LinearOperator:
-    shape = (image.shape[1], image.shape[2], image.shape[3])
-    if config.task == "denoise":
-        return Identity(shape)
-    if config.task == "inpaint":
-        if config.mask is None:
-            raise InputError("inpainting needs --mask, a picture that is white where measured")
-        return Mask(read_square(config.mask, config.size)[0, :1] > 0.5, channels=shape[0])
-    count = config.measurements if config.measurements is not None else image[0].numel() // 4
-    return GaussianSensing(shape, count, config.seed)
 
 
 def _priors(config: Namespace) -> int:

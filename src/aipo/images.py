@@ -19,8 +19,10 @@ from typing import BinaryIO
 import numpy as np
 import torch
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from skimage.transform import resize
 from torch import Tensor
 
+from aipo.arrays import Images
 from aipo.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
@@ -58,6 +60,20 @@ def read_image(source: str | os.PathLike | BinaryIO, name: str | None = None) ->
     if len(data) > MAX_BYTES:
         raise _too_big(shown, f"more than {MAX_BYTES} bytes")
     return _decode(data, shown)
+
+
+def read_square(file: str, side: int | None) -> Images:
+    """A picture (1, C, H, W); with a side, its largest centred square resized to side × side."""
+    image = read_image(file)
+    if side is None:
+        return image[None]
+    if side < 1:
+        raise InputError(f"size = {side}; give a positive number of pixels")
+    shortest = min(image.shape[1:])
+    top, left = (image.shape[1] - shortest) // 2, (image.shape[2] - shortest) // 2
+    square = image[:, top : top + shortest, left : left + shortest]
+    resized = resize(square.numpy(), (len(square), side, side), anti_aliasing=True)
+    return torch.from_numpy(resized)[None].clamp(0, 1)
 
 
 def write_image(path: str | os.PathLike, image: Tensor) -> None:

@@ -1,32 +1,91 @@
 """Measurement files: a measurement with everything needed to restore it, safetensors and JSON, no pickle."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from aipo.checkpoints import load_tensors, save_tensors
 from aipo.errors import InputError
-from aipo.likelihoods import Gaussian
-from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
+from aipo.likelihoods import (
+    Clipped,
+    Gamma,
+    Gaussian,
+    Heteroscedastic,
+    Laplace,
+    Likelihood,
+    LogGamma,
+    Logistic,
+    OneBit,
+    Poisson,
+    PoissonGaussian,
+    Quantised,
+    Rician,
+    StudentT,
+)
+from aipo.operators import (
+    Blur,
+    Downsampling,
+    FourierMask,
+    FourierSensing,
+    GaussianSensing,
+    Grey,
+    Identity,
+    LinearOperator,
+    Mask,
+    Operator,
+    Radon,
+)
 
 FORMAT = "aipo measurement 1"
 
+NOISE = {
+    kind.__name__: kind
+    for kind in (
+        Clipped,
+        Gamma,
+        Gaussian,
+        Heteroscedastic,
+        Laplace,
+        LogGamma,
+        Logistic,
+        OneBit,
+        Poisson,
+        PoissonGaussian,
+        Quantised,
+        Rician,
+        StudentT,
+    )
+}
 
-def save_measurement(path: str | Path, task: str, likelihood: Gaussian) -> None:
-    """Write a measurement; a sensing matrix is kept as its seed."""
-    operator = likelihood.operator
-    tensors = {"y": likelihood.y, "sigma": likelihood.sigma.clone()}
-    metadata = {"format": FORMAT, "task": task, "operator": type(operator).__name__, "shape": operator.shape}
-    if isinstance(operator, Mask):
-        tensors["mask"] = operator.mask
-    if isinstance(operator, GaussianSensing):
-        metadata |= {
-            "measurements": operator.measurements,
-            "seed": operator.seed,
-            "fingerprint": operator.fingerprint(),
-        }
+
+def save_measurement(path: str | Path, task: str, likelihood: Likelihood) -> None:
+    """Write a measurement; a sensing matrix is kept as its seed.
+
+    Raises:
+        InputError: an operator or a noise model that numbers alone do not describe.
+    """
+    operator, noise = likelihood.operator, type(likelihood).__name__
+    if noise not in NOISE or type(operator).__name__ not in _OPERATORS:
+        raise InputError(
+            f"{noise} noise behind {type(operator).__name__} cannot be written to a file; keep it in Python"
+        )
+    tensors = {name: getattr(likelihood, name).clone() for name in likelihood.per_image}
+    tensors |= {"y": likelihood.y, **_tensors(operator)}
+    metadata = {
+        "format": FORMAT,
+        "task": task,
+        "operator": type(operator).__name__,
+        "shape": operator.shape,
+        "noise": noise,
+        "parameters": {name: getattr(likelihood, name) for name in likelihood.shared},
+        **_numbers(operator),
+    }
     save_tensors(Path(path), tensors, metadata)
 
 
-def load_measurement(path: str | Path) -> tuple[str, Gaussian]:
+def load_measurement(path: str | Path) -> tuple[str, Likelihood]:
     """Task and likelihood of a measurement file.
 
     Raises:
@@ -38,24 +97,66 @@ def load_measurement(path: str | Path) -> tuple[str, Gaussian]:
         raise InputError(f"{path} is not a measurement file; make one with aipo measure")
     try:
         operator = _operator(tensors, metadata, path)
-        return metadata["task"], Gaussian(operator, tensors["y"], tensors["sigma"])
+        noise = metadata["noise"]
+        if noise not in NOISE:
+            raise InputError(f"{path} has {noise} noise, which this version does not know; update aipo")
+        kind = NOISE[noise]
+        shared = [metadata["parameters"][name] for name in kind.shared]
+        return metadata["task"], kind(operator, tensors["y"], *shared, *(tensors[n] for n in kind.per_image))
     except (KeyError, TypeError) as error:
         raise InputError(f"{path} is incomplete ({error!r}); measure again") from error
 
 
-def _operator(tensors, metadata, path) -> LinearOperator:
-    shape = tuple(metadata["shape"])
+def _tensors(operator: Operator) -> dict[str, Tensor]:
+    """What of an operator a file keeps as tensors."""
+    if isinstance(operator, Mask | FourierMask):
+        return {"mask": operator.mask}
+    if isinstance(operator, Blur):
+        return {"kernel": operator.kernel}
+    return {"degrees": operator.degrees} if isinstance(operator, Radon) else {}
+
+
+def _numbers(operator: Operator) -> dict[str, Any]:
+    """What of an operator a file keeps as numbers."""
+    if isinstance(operator, GaussianSensing):
+        return {
+            "measurements": operator.measurements,
+            "seed": operator.seed,
+            "fingerprint": operator.fingerprint(),
+        }
+    if isinstance(operator, FourierSensing):
+        return {"measurements": operator.measurements, "seed": operator.seed}
+    if isinstance(operator, Downsampling):
+        return {"factor": operator.factor}
+    return {"weights": operator.weights} if isinstance(operator, Grey) else {}
+
+
+# How each is made of its shape, tensors and numbers.
+_OPERATORS: dict[str, Callable[[tuple[int, int, int], dict, dict], LinearOperator]] = {
+    "Identity": lambda shape, tensors, numbers: Identity(shape),
+    "Mask": lambda shape, tensors, numbers: Mask(tensors["mask"]),
+    "GaussianSensing": lambda shape, tensors, numbers: GaussianSensing(
+        shape, numbers["measurements"], numbers["seed"]
+    ),
+    "FourierSensing": lambda shape, tensors, numbers: FourierSensing(
+        shape, numbers["measurements"], numbers["seed"]
+    ),
+    "Blur": lambda shape, tensors, numbers: Blur(shape, tensors["kernel"]),
+    "Downsampling": lambda shape, tensors, numbers: Downsampling(shape, numbers["factor"]),
+    "Grey": lambda shape, tensors, numbers: Grey(shape, tuple(numbers["weights"])),
+    "FourierMask": lambda shape, tensors, numbers: FourierMask(shape, tensors["mask"]),
+    "Radon": lambda shape, tensors, numbers: Radon(shape, tensors["degrees"]),
+}
+
+
+def _operator(tensors: dict[str, Tensor], metadata: dict[str, Any], path: str | Path) -> LinearOperator:
     kind = metadata["operator"]
-    if kind == "Identity":
-        return Identity(shape)
-    if kind == "Mask":
-        return Mask(tensors["mask"])
-    if kind != "GaussianSensing":
+    if kind not in _OPERATORS:
         raise InputError(f"{path} was measured by {kind}, which this version does not know; update aipo")
-    sensing = GaussianSensing(shape, metadata["measurements"], metadata["seed"])
-    if sensing.fingerprint() != metadata["fingerprint"]:
+    operator = _OPERATORS[kind](tuple(metadata["shape"]), tensors, metadata)
+    if isinstance(operator, GaussianSensing) and operator.fingerprint() != metadata["fingerprint"]:
         raise InputError(
             f"seed {metadata['seed']} of {path} gives another matrix with this NumPy; restore it with the "
             "version that measured it"
         )
-    return sensing
+    return operator

@@ -27,6 +27,7 @@ _COLUMNS = (
     ("psnr_after", "after dB", "{:.2f}"),
     ("data_energy", "data nats", "{:.0f}"),
     ("prior_energy", "prior nats", "{:.0f}"),
+    ("sigma", "sigma", "{:.3g}"),
     ("weight", "weight", "{:.3g}"),
     ("evaluations", "evaluations", "{}"),
     ("seconds", "seconds", "{:.1f}"),

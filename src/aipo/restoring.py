@@ -6,15 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import torch
 from skimage.restoration import estimate_sigma
-from skimage.transform import resize
 
 from aipo.arrays import Images
 from aipo.errors import AipoError, InputError
 from aipo.evaluation import Record, check_fit, restore
 from aipo.images import read_image
-from aipo.likelihoods import Gaussian
+from aipo.likelihoods import Gaussian, Likelihood
 from aipo.measurements import load_measurement
 from aipo.operators import Identity, Mask
 from aipo.priors import FlowPrior, load_prior
@@ -35,7 +33,8 @@ class RestoreOptions:
         sigma: standard deviation of the noise, pictures in [0, 1]; estimated where not given.
         mask: for inpainting, a picture of the same size, white where the picture is known.
         prior: name of a bundled prior or folder of a trained one.
-        weight: "auto", "bayes", "sure", "discrepancy", "l-curve" or a positive number.
+        weight: "auto"; "mean" for the posterior mean; "bayes", "sure", "discrepancy", "l-curve" or a positive
+            number.
         reference: the clean picture, or a folder with clean pictures of the same names, to report PSNR.
     """
 
@@ -88,7 +87,7 @@ def _restore_file(
     return record
 
 
-def _picture(file: str, prior: FlowPrior, options: RestoreOptions) -> tuple[str, Gaussian]:
+def _picture(file: str, prior: FlowPrior, options: RestoreOptions) -> tuple[str, Likelihood]:
     image = read_image(file)[None]
     shape = (image.shape[1], image.shape[2], image.shape[3])
     check_fit(shape, prior, file)
@@ -115,20 +114,6 @@ def estimated_sigma(image: Images) -> float:
         raise InputError("the noise of a picture of one row or column cannot be estimated; give --sigma")
     estimate = estimate_sigma(image[0].numpy(), average_sigmas=True, channel_axis=0)
     return max(float(estimate), SMALLEST_SIGMA)
-
-
-def read_square(file: str, side: int | None) -> Images:
-    """A picture (1, C, H, W); with a side, its largest centred square resized to side × side."""
-    image = read_image(file)
-    if side is None:
-        return image[None]
-    if side < 1:
-        raise InputError(f"size = {side}; give a positive number of pixels")
-    shortest = min(image.shape[1:])
-    top, left = (image.shape[1] - shortest) // 2, (image.shape[2] - shortest) // 2
-    square = image[:, top : top + shortest, left : left + shortest]
-    resized = resize(square.numpy(), (len(square), side, side), anti_aliasing=True)
-    return torch.from_numpy(resized)[None].clamp(0, 1)
 
 
 def _reference(reference: str | None, file: str, shape: tuple[int, int, int]) -> Images | None:

@@ -1,0 +1,97 @@
+"""Simulated measurements of the user's clean pictures: what `aipo measure` runs."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from aipo.arrays import Images
+from aipo.errors import InputError
+from aipo.images import read_square
+from aipo.likelihoods import Gaussian, Laplace, Likelihood, Poisson
+from aipo.operators import (
+    Blur,
+    Downsampling,
+    GaussianSensing,
+    Grey,
+    Identity,
+    LinearOperator,
+    Mask,
+    gaussian_kernel,
+    mosaic,
+)
+
+
+@dataclass(frozen=True)
+class MeasureOptions:
+    """What is measured, and under which noise.
+
+    Args:
+        task: "sense" mixes all entries at random; "mosaic" keeps one colour of each pixel.
+        noise: "gaussian" and "laplace" of standard deviation sigma, "poisson" counts of photons.
+        sigma: standard deviation of the noise, pictures in [0, 1].
+        gain: photons of a white pixel, for poisson.
+        measurements: m, for sense; a quarter of the picture's entries where not given.
+        mask: for inpaint, a picture that is white where measured.
+        blur: standard deviation of the blur in pixels, for deblur.
+        factor: side of the blocks that become one pixel, for superresolve.
+        seed: of the sensing matrix and the noise.
+        size: first crop to a square and resize to this side.
+    """
+
+    task: Literal["sense", "denoise", "inpaint", "mosaic", "deblur", "superresolve", "colourise"] = "sense"
+    noise: Literal["gaussian", "laplace", "poisson"] = "gaussian"
+    sigma: float | None = None
+    gain: float | None = None
+    measurements: int | None = None
+    mask: str | None = None
+    blur: float = 1.5
+    factor: int = 2
+    seed: int = 0
+    size: int | None = None
+
+
+def measure_picture(file: str, options: MeasureOptions) -> Likelihood:
+    """A measurement of a picture with fresh noise.
+
+    Raises:
+        InputError: a picture that cannot be read or does not fit the task, or an option that is missing.
+    """
+    image = read_square(file, options.size)
+    operator = _operator(options, image)
+    blank = _likelihood(options, operator, torch.zeros(1, *operator.measurement_shape))
+    y = blank.simulate(image, torch.Generator().manual_seed(options.seed))
+    return _likelihood(options, operator, y)
+
+
+def _operator(options: MeasureOptions, image: Images) -> LinearOperator:
+    shape = (image.shape[1], image.shape[2], image.shape[3])
+    match options.task:
+        case "denoise":
+            return Identity(shape)
+        case "inpaint":
+            if options.mask is None:
+                raise InputError("inpainting needs --mask, a picture that is white where measured")
+            return Mask(read_square(options.mask, options.size)[0, :1] > 0.5, channels=shape[0])
+        case "mosaic":
+            return mosaic(shape)
+        case "deblur":
+            return Blur(shape, gaussian_kernel(options.blur))
+        case "superresolve":
+            return Downsampling(shape, options.factor)
+        case "colourise":
+            return Grey(shape)
+    count = options.measurements if options.measurements is not None else image[0].numel() // 4
+    return GaussianSensing(shape, count, options.seed)
+
+
+def _likelihood(options: MeasureOptions, operator: LinearOperator, y: torch.Tensor) -> Likelihood:
+    if options.noise == "poisson":
+        if options.gain is None:
+            raise InputError("poisson noise needs --gain, the photons of a white pixel, for example 50")
+        return Poisson(operator, y, options.gain)
+    if options.sigma is None:
+        raise InputError(f"{options.noise} noise needs --sigma, its standard deviation, for example 0.05")
+    if options.noise == "laplace":
+        return Laplace(operator, y, options.sigma / 2**0.5)
+    return Gaussian(operator, y, options.sigma)
