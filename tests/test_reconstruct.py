@@ -425,3 +425,15 @@ def test_the_discrepancy_principle_goes_on_while_the_residual_is_below_the_noise
     path = PathOptions(geometric(0.1, 8.0, 10), evaluations=1, tolerance=1e-3)
     found = reconstruct(likelihood, PRIOR, "discrepancy", path)
     assert int(found.chosen[0]) == 6 and len(found.path) == 7 + PATIENCE
+
+
+def test_the_report_says_why_a_criterion_chose():
+    likelihood = measure(Identity((1, 4, 4)), torch.full((1, 1, 4, 4), 0.5), 0.1)
+    prior = priors.Gaussian(torch.full((1, 4, 4), 0.5), 0.04 * torch.eye(16))
+    for weight, word in (
+        (1.0, "given"),
+        ("sure", "Stein"),
+        ("discrepancy", "residual"),
+        ("mean", "posterior"),
+    ):
+        assert word in reconstruct(likelihood, prior, weight).reason

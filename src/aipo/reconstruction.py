@@ -15,6 +15,15 @@ from aipo.problem import Problem
 from aipo.sampling import Samples, sample, sampling_problem
 from aipo.state import State
 
+REASONS = {
+    "fixed": "The weight was given.",
+    "mean": "A posterior mean needs no weight: λ = 1 is the posterior.",
+    "sure": "Noise is Gaussian, so Stein's estimate of the error is unbiased for what is measured.",
+    "discrepancy": "Stein's estimate does not hold where noise is not Gaussian, and sees only what was measured "
+    "where entries are mixed; a residual as large as the noise holds for all.",
+    "l-curve": "The corner of data energy against prior energy was asked for.",
+}
+
 
 @dataclass(frozen=True)
 class Reconstruction:
@@ -55,6 +64,11 @@ class Reconstruction:
     likelihood: Likelihood
     prior: Prior
     drawn: Samples | None = None
+
+    @property
+    def reason(self) -> str:
+        """One sentence: why the criterion is the one that chose the weight."""
+        return REASONS[self.criterion]
 
     @cached_property
     def certificate(self) -> Certificate:
