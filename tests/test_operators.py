@@ -486,3 +486,25 @@ def test_a_map_of_ones_own_has_its_tangent_at_grey_as_linear_operator():
     y, sigma = operator.straighten(operator(grey), torch.tensor([0.1]))
     torch.testing.assert_close(y, operator.linear(grey))
     assert float(sigma) == pytest.approx(0.1)
+
+
+EVERY = {
+    "identity": Identity,
+    "random mask": lambda shape: random_mask(shape, 1.0),
+    "mosaic": mosaic,
+    "gaussian sensing": lambda shape: GaussianSensing(shape, 1),
+    "fourier sensing": lambda shape: FourierSensing(shape, 1),
+    "blur": lambda shape: Blur(shape, torch.ones(1, 1)),
+    "downsampling": lambda shape: Downsampling(shape, 1),
+    "grey": Grey,
+    "fourier mask": lambda shape: FourierMask(shape, torch.ones(shape[1:], dtype=torch.bool)),
+    "tomography": lambda shape: Radon(shape, torch.tensor([0.0, 45.0])),
+}
+
+
+@pytest.mark.parametrize("make", EVERY.values(), ids=EVERY)
+def test_the_smallest_pictures_are_measured_and_empty_ones_refused(make):
+    check_operator(make((3, 1, 1)))
+    for shape in ((3, 0, 4), (3, 4, 0), (0, 4, 4), (3, 4)):
+        with pytest.raises(InputError):
+            make(shape)

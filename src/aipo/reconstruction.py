@@ -19,8 +19,8 @@ REASONS = {
     "fixed": "The weight was given.",
     "mean": "A posterior mean needs no weight: λ = 1 is the posterior.",
     "sure": "Noise is Gaussian, so Stein's estimate of the error is unbiased for what is measured.",
-    "discrepancy": "Stein's estimate does not hold where noise is not Gaussian, and sees only what was measured "
-    "where entries are mixed; a residual as large as the noise holds for all.",
+    "discrepancy": "Stein's estimate does not hold where noise is not Gaussian, and where entries are mixed "
+    "it sees only what was measured; a residual as large as the noise holds for all.",
     "l-curve": "The corner of data energy against prior energy was asked for.",
 }
 
