@@ -1,5 +1,6 @@
 """deepinv both ways, with the real package: its physics against dense algebra, aipo in its own machinery."""
 
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -364,3 +365,9 @@ def test_counts_that_are_not_normalised_give_the_same_likelihood():
     likelihoods = [from_deepinv(dinv.physics.Denoising(model), model(x)) for model in (scaled, counts)]
     assert all(isinstance(likelihood, Poisson) for likelihood in likelihoods)
     torch.testing.assert_close(likelihoods[0](x), likelihoods[1](x))
+
+
+def test_without_deepinv_one_sentence_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "deepinv", None)
+    with pytest.raises(InputError, match=r"deepinv is missing; pip install 'aipo\[deepinv\]'"):
+        load()

@@ -33,9 +33,7 @@ def load() -> ModuleType:
                 raise
             _declare(missing.group(1))
         except ModuleNotFoundError as error:
-            raise InputError(
-                f"deepinv needs {error.name}, which is missing; pip install 'aipo[deepinv]'"
-            ) from error
+            raise InputError(f"the package {error.name} is missing; pip install 'aipo[deepinv]'") from error
     raise InputError("torchvision does not fit this PyTorch; install the pair that belongs together")
 
 
