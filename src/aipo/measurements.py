@@ -6,24 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
+from aipo import likelihoods
 from aipo.checkpoints import load_tensors, save_tensors
 from aipo.errors import InputError
-from aipo.likelihoods import (
-    Clipped,
-    Gamma,
-    Gaussian,
-    Heteroscedastic,
-    Laplace,
-    Likelihood,
-    LogGamma,
-    Logistic,
-    OneBit,
-    Poisson,
-    PoissonGaussian,
-    Quantised,
-    Rician,
-    StudentT,
-)
+from aipo.likelihoods import Likelihood
 from aipo.operators import (
     Blur,
     Downsampling,
@@ -43,19 +29,19 @@ FORMAT = "aipo measurement 1"
 NOISE = {
     kind.__name__: kind
     for kind in (
-        Clipped,
-        Gamma,
-        Gaussian,
-        Heteroscedastic,
-        Laplace,
-        LogGamma,
-        Logistic,
-        OneBit,
-        Poisson,
-        PoissonGaussian,
-        Quantised,
-        Rician,
-        StudentT,
+        likelihoods.Clipped,
+        likelihoods.Gamma,
+        likelihoods.Gaussian,
+        likelihoods.Heteroscedastic,
+        likelihoods.Laplace,
+        likelihoods.LogGamma,
+        likelihoods.Logistic,
+        likelihoods.OneBit,
+        likelihoods.Poisson,
+        likelihoods.PoissonGaussian,
+        likelihoods.Quantised,
+        likelihoods.Rician,
+        likelihoods.StudentT,
     )
 }
 

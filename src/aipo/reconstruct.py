@@ -19,7 +19,7 @@ from aipo.path import Trace
 from aipo.priors import Prior
 from aipo.problem import Problem
 from aipo.reconstruction import Reconstruction
-from aipo.sampling import sample, sampling_problem
+from aipo.sampling import chain, sampling_problem
 from aipo.schedules import PathOptions, ending
 from aipo.selection import Criterion, Discrepancy, Sure, Tracker, l_curve
 from aipo.state import State
@@ -98,7 +98,8 @@ def reconstruct(
 
 def _mean(likelihood: Likelihood, prior: Prior) -> Reconstruction:
     """The posterior mean, as a path of one state at λ = 1."""
-    drawn = sample(likelihood, prior)
+    problem = sampling_problem(likelihood, prior)
+    drawn = chain(problem, likelihood)
     weight = torch.ones(len(likelihood)).to(likelihood.y)
     data, energy = _energies(drawn.mean, likelihood, prior)
     evaluations = torch.full_like(weight, drawn.evaluations + 1).long()
@@ -115,7 +116,6 @@ def _mean(likelihood: Likelihood, prior: Prior) -> Reconstruction:
         accepted=torch.ones_like(weight, dtype=torch.bool),
     )
     chosen, values = torch.zeros_like(evaluations), torch.full((1, len(weight)), torch.nan)
-    problem = sampling_problem(likelihood, prior)
     result = _result(problem, [state], chosen, evaluations, "mean", values, likelihood, prior)
     return replace(result, drawn=drawn)
 

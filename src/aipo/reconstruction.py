@@ -12,7 +12,7 @@ from aipo.laplace import laplace_std
 from aipo.likelihoods import Likelihood
 from aipo.priors import Prior
 from aipo.problem import Problem
-from aipo.sampling import Samples, sample, sampling_problem
+from aipo.sampling import Samples, chain, sampling_problem
 from aipo.state import State
 
 REASONS = {
@@ -81,12 +81,12 @@ class Reconstruction:
 
     def samples(self, count: int) -> Tensor:
         """Pictures drawn from the posterior p(x | y), by a chain from the image on, (count, B, C, H, W)."""
-        return sample(self.likelihood, self.prior, count, start=self.image).images
+        return chain(self._sampling, self.likelihood, count, start=self.image).images
 
     @cached_property
     def posterior(self) -> Samples:
         """Mean, spread and intervals of the posterior p(x | y), by a chain from the image on."""
-        return self.drawn or sample(self.likelihood, self.prior, start=self.image)
+        return self.drawn or chain(self._sampling, self.likelihood, start=self.image)
 
     @property
     def std(self) -> Images:
@@ -99,6 +99,10 @@ class Reconstruction:
 
         About 200 Hessian-vector products of the prior; a chain (`std`) is usually cheaper and better.
         """
-        problem = sampling_problem(self.likelihood, self.prior)
         seeds = [content_seed(y) for y in self.likelihood.y]
-        return laplace_std(problem, self.image, self.weight, seeds)
+        return laplace_std(self._sampling, self.image, self.weight, seeds)
+
+    @cached_property
+    def _sampling(self) -> Problem:
+        """D + λR as chains need it; preparing it can take longer than a chain."""
+        return sampling_problem(self.likelihood, self.prior)

@@ -72,13 +72,25 @@ def sample(
     Raises:
         InputError: more pictures to keep than steps after the burn-in, or a weight that is not positive.
     """
+    return chain(sampling_problem(likelihood, prior), likelihood, count, weight, options, start, watch)
+
+
+def chain(
+    problem: Problem,
+    likelihood: Likelihood,
+    count: int = 8,
+    weight: float = 1.0,
+    options: LangevinOptions | None = None,
+    start: Images | None = None,
+    watch: Callable[[Draw], None] | None = None,
+) -> Samples:
+    """As `sample`, of a `sampling_problem` at hand: preparing one can take longer than its chain."""
     options = options or LangevinOptions()
     used = options.evaluations - options.burn_in
     if not 1 <= count <= used:
         raise InputError(f"count = {count}; keep between 1 and {used} of the steps after the burn-in")
     if not 0 < weight < float("inf"):
         raise InputError(f"weight = {weight}; use a positive number, 1 for the posterior")
-    problem = sampling_problem(likelihood, prior)
     weights = torch.full((len(likelihood),), weight).to(likelihood.y)
     begin = problem.start(weights) if start is None else start
     seeds = [content_seed(y) for y in likelihood.y]

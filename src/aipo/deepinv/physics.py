@@ -13,7 +13,7 @@ from aipo.operators import Identity, LinearOperator, Mask, Operator
 dinv = load()
 
 
-class Instrument:
+class Instrument(Operator):
     """A of a physics on pictures (B, C, H, W), its measurement a vector of the entries that are measured.
 
     Args:
@@ -29,7 +29,7 @@ class Instrument:
         self._single = physics.clone()
         self._double = _in_double(physics, shape)
 
-    def __call__(self, x: Images) -> Measurements:
+    def forward(self, x: Images) -> Measurements:
         """In double precision where the physics has it."""
         if x.dtype == torch.float64 and self._double is not None:
             values = flat(applied(self._double, x))
@@ -38,31 +38,13 @@ class Instrument:
         return values[:, self._index.to(x.device)]
 
 
-class LinearPhysics(LinearOperator):
+class LinearInstrument(Instrument, LinearOperator):
     """A linear physics; its adjoint comes from A by differentiation, because not every A_adjoint is one."""
-
-    def __init__(self, instrument: Instrument):
-        self.instrument = instrument
-        self.shape, self.measurement_shape = instrument.shape, instrument.measurement_shape
-
-    def forward(self, x: Images) -> Measurements:
-        return self.instrument(x)
 
     def adjoint(self, y: Measurements) -> Images:
         with torch.enable_grad():
             x = y.new_zeros(len(y), *self.shape).requires_grad_()
-            return torch.autograd.grad(self.instrument(x), x, y)[0]
-
-
-class NonlinearPhysics(Operator):
-    """Any other physics."""
-
-    def __init__(self, instrument: Instrument):
-        self.instrument = instrument
-        self.shape, self.measurement_shape = instrument.shape, instrument.measurement_shape
-
-    def forward(self, x: Images) -> Measurements:
-        return self.instrument(x)
+            return torch.autograd.grad(self.forward(x), x, y)[0]
 
 
 def operator_and_values(physics: Any, y: Any, shape: tuple[int, int, int] | None) -> tuple[Operator, Tensor]:
@@ -89,9 +71,8 @@ def operator_and_values(physics: Any, y: Any, shape: tuple[int, int, int] | None
     measured = (each[0] != 0) | (values != 0).any(0)
     if isinstance(physics, dinv.physics.Inpainting) and bool((flat(physics.mask)[0][measured] == 1).all()):
         return Mask(measured.reshape(shape)), values[:, measured]
-    instrument = Instrument(physics, shape, measured)
-    linear = isinstance(physics, dinv.physics.LinearPhysics)
-    return (LinearPhysics if linear else NonlinearPhysics)(instrument), values[:, measured]
+    kind = LinearInstrument if isinstance(physics, dinv.physics.LinearPhysics) else Instrument
+    return kind(physics, shape, measured), values[:, measured]
 
 
 def alike(physics: Any, y: Any, shape: tuple[int, int, int] | None) -> list[tuple[Any, Any]]:
