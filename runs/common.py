@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from aipo.arrays import Images
 from aipo.data import load_pictures
 from aipo.operators import GaussianSensing, Identity, LinearOperator, block_mask
+from aipo.sampling import Samples
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
@@ -86,3 +88,9 @@ def crop(picture: np.ndarray, side: int) -> Images:
 
 def to_image(picture: np.ndarray) -> Images:
     return torch.from_numpy(picture.copy())[None].float() / 255
+
+
+def inside(drawn: Samples, x: Tensor) -> list[float]:
+    """The share of each picture's true values in its 90 % interval."""
+    lower, upper = drawn.interval(0.9)
+    return ((lower < x) & (x < upper)).float().flatten(1).mean(1).tolist()

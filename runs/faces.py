@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import add_line, heading, mean, read
+from common import add_line, heading, inside, mean, read
 from torch import Tensor
 
 from aipo.baselines import Baseline, biharmonic, bm3d, lasso_wavelet
@@ -86,12 +86,10 @@ def judge(task: str, first: int, x: Tensor, prior: str) -> dict:
 
 def of_samples(drawn: Samples, x: Tensor) -> dict:
     """PSNR of the mean, and the share of each face's values inside the 90 % interval."""
-    lower, upper = drawn.interval(0.9)
-    inside = (lower < x) & (x < upper)
     return {
         "mean": psnr(drawn.mean, x).tolist(),
         "mean evaluations": [drawn.evaluations] * len(x),
-        "inside": inside.float().flatten(1).mean(1).tolist(),
+        "inside": inside(drawn, x),
     }
 
 

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from common import add_line, crop, heading, image_shape, mean, read
+from common import add_line, crop, heading, image_shape, inside, mean, read
 
 from aipo.baselines import bm3d
 from aipo.data import load_pictures
@@ -22,7 +22,7 @@ from aipo.metrics import psnr
 from aipo.operators import Identity
 from aipo.priors import load_prior
 from aipo.reconstruct import reconstruct
-from aipo.sampling import Samples, sample
+from aipo.sampling import sample
 
 SIGMA, SIDE = 25 / 255, 128
 
@@ -50,14 +50,8 @@ def judge(x: torch.Tensor, index: int, prior) -> dict:
     return {
         "picture": index,
         **{name: float(psnr(image, x)) for name, image in figures.items()},
-        "inside": inside(drawn, x),
+        "inside": inside(drawn, x)[0],
     }
-
-
-def inside(drawn: Samples, x: torch.Tensor) -> float:
-    """The share of true values in the 90 % interval."""
-    lower, upper = drawn.interval(0.9)
-    return float(((lower < x) & (x < upper)).float().mean())
 
 
 def write(rows: list[dict], file: Path) -> None:
