@@ -13,6 +13,7 @@ interval that the samples give. Goes on where it stopped; --task for one task al
 
 import argparse
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +28,10 @@ from aipo.metrics import psnr
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask, block_mask
 from aipo.priors import load_prior
 from aipo.reconstruct import reconstruct
-from aipo.sampling import Samples, sample
+from aipo.sampling import sample
 
 COUNT, CHUNK, SHAPE = 100, 10, (3, 64, 64)
+WAYS = ("other", "path", "mean")
 Competitor = Callable[[LinearOperator, Tensor, float, Tensor], Baseline]
 
 
@@ -56,41 +58,30 @@ def main() -> None:
     x = torch.from_numpy(np.stack(load_pictures(arguments.tar)[:COUNT])).float() / 255
     for task in TASKS if arguments.task is None else [arguments.task]:
         file = arguments.out / f"faces-{task}.jsonl"
-        done = {row["first"] for row in read(file)}
-        for first in range(0, COUNT, CHUNK):
-            if first not in done:
-                row = judge(task, first, x[first : first + CHUNK], arguments.prior)
-                add_line(row, file)
+        done = {(row["way"], row["first"]) for row in read(file)}
+        for way, first in product(WAYS, range(0, COUNT, CHUNK)):
+            if (way, first) not in done:
+                add_line(judge(task, way, first, x[first : first + CHUNK], arguments.prior), file)
     if arguments.task is None:
         write(arguments.out)
 
 
-def judge(task: str, first: int, x: Tensor, prior: str) -> dict:
-    """PSNR of each face of a chunk, by every method, from the same measurements."""
-    operator, sigma, name, competitor = TASKS[task]
+def judge(task: str, way: str, first: int, x: Tensor, prior: str) -> dict:
+    """PSNR of each face of a chunk; every way restores the same measurements."""
+    operator, sigma, _, competitor = TASKS[task]
     likelihood = measure(operator, x, sigma, torch.Generator().manual_seed(first))
-    loaded = load_prior(prior)
-    restored, drawn = reconstruct(likelihood, loaded), sample(likelihood, loaded)
-    each = zip(likelihood.y.split(1), x.split(1), strict=True)
-    other = torch.cat([competitor(operator, y, sigma, truth).image for y, truth in each])
-    return {
-        "task": task,
-        "first": first,
-        name: psnr(other, x).tolist(),
-        "start": psnr(restored.start, x).tolist(),
-        "path": psnr(restored.image, x).tolist(),
-        "evaluations": restored.evaluations.tolist(),
-        **of_samples(drawn, x),
-    }
-
-
-def of_samples(drawn: Samples, x: Tensor) -> dict:
-    """PSNR of the mean, and the share of each face's values inside the 90 % interval."""
-    return {
-        "mean": psnr(drawn.mean, x).tolist(),
-        "mean evaluations": [drawn.evaluations] * len(x),
-        "inside": inside(drawn, x),
-    }
+    row = {"way": way, "first": first}
+    if way == "other":
+        each = zip(likelihood.y.split(1), x.split(1), strict=True)
+        images = torch.cat([competitor(operator, y, sigma, truth).image for y, truth in each])
+        return {**row, "psnr": psnr(images, x).tolist()}
+    if way == "path":
+        restored = reconstruct(likelihood, load_prior(prior))
+        found = {"start": psnr(restored.start, x).tolist(), "evaluations": restored.evaluations.tolist()}
+        return {**row, "psnr": psnr(restored.image, x).tolist(), **found}
+    drawn = sample(likelihood, load_prior(prior))
+    spent = [drawn.evaluations] * len(x)
+    return {**row, "psnr": psnr(drawn.mean, x).tolist(), "evaluations": spent, "inside": inside(drawn, x)}
 
 
 def write(out: Path) -> None:
@@ -99,22 +90,24 @@ def write(out: Path) -> None:
     lines += ["|---" * 10 + "|"]
     for task, (_, _, name, _) in TASKS.items():
         rows = read(out / f"faces-{task}.jsonl")
-        for way, spent in (("path", "evaluations"), ("mean", "mean evaluations")):
-            own = [row for row in rows if way in row]
-            if own:
-                lines.append(_line(own, task, name, way, spent))
+        lines += [_line(rows, task, name, way) for way in WAYS[1:] if any(row["way"] == way for row in rows)]
     (out / "faces.md").write_text("\n".join(lines) + "\n")
 
 
-def _line(rows: list[dict], task: str, name: str, way: str, spent: str) -> str:
-    def column(key: str) -> list[float]:
-        return [value for row in rows for value in row[key]]
+def _line(rows: list[dict], task: str, name: str, way: str) -> str:
+    measured = sorted(row["first"] for row in rows if row["way"] == way)
+    by_way = {(row["way"], row["first"]): row for row in rows}
 
-    ahead = torch.tensor(column(way)) - torch.tensor(column(name))
+    def column(of: str, key: str) -> list[float]:
+        return [value for first in measured for value in by_way[of, first].get(key, [])]
+
+    found, other = column(way, "psnr"), column("other", "psnr")
+    ahead = torch.tensor(found) - torch.tensor(other)
     error = float(ahead.std()) / len(ahead) ** 0.5
-    cells = [task, str(len(ahead)), name, f"{mean(column(name)):.2f}", f"{mean(column('start')):.2f}", way]
-    cells += [f"{mean(column(way)):.2f}", f"{mean(ahead.tolist()):+.2f} ± {error:.2f}"]
-    cells += [f"{mean(column(spent)):.0f}", f"{100 * mean(column('inside')):.1f} %" if way == "mean" else ""]
+    share = column(way, "inside")
+    cells = [task, str(len(found)), name, f"{mean(other):.2f}", f"{mean(column('path', 'start')):.2f}", way]
+    cells += [f"{mean(found):.2f}", f"{float(ahead.mean()):+.2f} ± {error:.2f}"]
+    cells += [f"{mean(column(way, 'evaluations')):.0f}", f"{100 * mean(share):.1f} %" if share else ""]
     return "| " + " | ".join(cells) + " |"
 
 

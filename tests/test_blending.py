@@ -65,9 +65,9 @@ def test_the_mixture_is_nearer_than_the_best_single_map(operator):
     assert gain.mean() >= -3 * gain.std() / math.sqrt(200)
     copies = mixture([torch.cat((x[200:], x[:200])) for x in pictures], part)
     estimate = sure(torch.cat((mixture(pictures, part), copies)))
-    # A divergence that had to be kept within [0, m] is not linear in the shares.
-    divergences = torch.stack([sure.residual_and_divergence(x)[1] for x in pictures])
-    inside = ((divergences > 0) & (divergences < operator.measurements)).all(0)
+    # What had to be kept within [0, tr Σ] is not linear in the shares.
+    excesses = torch.stack([sure.residual_and_excess(x)[1] for x in pictures])
+    inside = ((excesses > 0) & (excesses < sure.stein.trace)).all(0)
     assert inside.sum() > 50
     assert (estimate <= values.min(0).values + 1e-9)[inside].all()
 

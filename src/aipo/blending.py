@@ -4,9 +4,9 @@ Between the picture of a small λ (noise is left) and that of a large one (textu
 same, so a mixture is often nearer than each. Where Stein's estimate can judge, the shares are those of the
 lowest estimated risk.
 
-The estimate is exact for a mixture of maps y → x_k(y) with fixed shares, as the divergence is linear in them:
+The estimate is exact for a mixture of maps y → x_k(y) with fixed shares, as the Jacobian is linear in them:
 
-    risk(a) = ‖Σ a_k A x_k − y‖²/m − σ² + (2σ²/m) Σ a_k div_k,   a ≥ 0, Σ a_k = 1.
+    risk(a) = (‖Σ a_k A x_k − y‖² − tr Σ + 2 Σ a_k tr ΣJ_k)/m,   a ≥ 0, Σ a_k = 1.
 
 That is a convex quadratic with one minimum. Elsewhere the chosen point is averaged with those just before it.
 
@@ -39,9 +39,8 @@ def sure_shares(sure: Sure, pictures: Sequence[Images], usable: Tensor) -> Tenso
     Returns:
         (K, B), never negative, with sum 1 for each image.
     """
-    residuals, divergences = zip(*(sure.residual_and_divergence(x) for x in pictures), strict=True)
-    variance = sure.likelihood.sigma.double() ** 2
-    linear = variance * torch.stack(divergences).double()
+    residuals, excesses = zip(*(sure.residual_and_excess(x) for x in pictures), strict=True)
+    linear = torch.stack(excesses).double()
     found = torch.zeros(usable.shape, dtype=pictures[0].dtype, device=usable.device)
     for image in range(usable.shape[1]):
         kept = usable[:, image].nonzero().squeeze(1)

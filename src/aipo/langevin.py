@@ -69,8 +69,8 @@ def langevin(
 ) -> Iterator[Draw]:
     """The chain of every image from x on, burn-in included.
 
-    A step whose energy error is far too large, or not finite, is not taken: the chain stays where it is, with
-    fresh momentum and a step a fifth shorter.
+    A step whose energy error is far too large, or not finite, is not taken: the chain stays where it is, its
+    momentum reversed, which leads away from what stopped it, and its step a fifth shorter.
 
     Args:
         problem: its `noise` is needed.
@@ -94,7 +94,7 @@ def langevin(
 
     here, velocity = place(x), problem.noise(weight, white)
     for index in range(options.evaluations):
-        h = expand(step, x)
+        h, before = expand(step, x), velocity
         kept = torch.exp(-options.friction * h)
         work, velocity = _kicked(here, velocity, step)
         middle = here.x + h / 2 * velocity
@@ -104,7 +104,7 @@ def langevin(
         error = (ahead.value - here.value + work + more) ** 2 / x[0].numel()
         taken = error < LARGEST_ERROR  # false for NaN
         here = ahead.where(taken, here)
-        velocity = torch.where(expand(taken, x), velocity, problem.noise(weight, white))
+        velocity = torch.where(expand(taken, x), velocity, -before)
         if index < options.burn_in:
             # The error of a step grows with the sixth power of its length; a single one says little of it.
             longer = (ERROR / error.nan_to_num(torch.inf)).clamp(1e-3, 1e3) ** 0.04

@@ -12,7 +12,7 @@ from aipo.blending import mixture, recent_shares, sure_shares
 from aipo.defaults import automatic
 from aipo.errors import InputError, Status
 from aipo.latents import in_latents
-from aipo.likelihoods import Gaussian, Likelihood
+from aipo.likelihoods import Likelihood
 from aipo.objective import objective
 from aipo.operators import Identity, Mask
 from aipo.path import Trace
@@ -61,9 +61,9 @@ def reconstruct(
         weight: λ, a positive number; "bayes" (λ = 1, the maximum a posteriori); "mean" for the posterior
             mean, a chain at λ = 1 instead of a path (`aipo.sample`); "sure", "discrepancy" or "l-curve",
             which choose one state of the path; "auto", which mixes its states: where every
-            measured value is an entry of the picture (denoising, inpainting) and noise is Gaussian so that
-            SURE is lowest, and elsewhere the state of the discrepancy principle, in equal parts with those of
-            half its λ or more.
+            measured value is an entry of the picture (denoising, inpainting) and noise is Gaussian or of
+            photons so that Stein's estimate of the error (SURE, PURE) is lowest, and elsewhere the state of
+            the discrepancy principle, in equal parts with those of half its λ or more.
         options: how the path is followed, by default `automatic(operator, prior)`. With a fixed λ it
             ends there. The other criteria follow the path once where SURE follows it twice, so they may
             spend twice the evaluations at each weight; the L-curve takes the whole path.
@@ -78,11 +78,6 @@ def reconstruct(
     if weight == "mean":
         return _mean(likelihood, prior)
     if weight == "sure":
-        if not isinstance(likelihood, Gaussian):
-            raise InputError(
-                f"SURE needs Gaussian noise, not {type(likelihood).__name__}; "
-                "use weight='auto' or 'discrepancy'"
-            )
         return _select(Sure(likelihood), likelihood, prior, options, watch)
     if weight == "discrepancy":
         return _select(Discrepancy(likelihood), likelihood, prior, _doubled(options), watch)
@@ -191,14 +186,15 @@ def _doubled(options: PathOptions) -> PathOptions:
 def _auto(likelihood: Likelihood, prior: Prior, options: PathOptions, watch) -> Reconstruction:
     """The states of the path mixed."""
     # What mixed measurements leave open, no estimate from them judges: the predictive risk is flat in λ.
-    if isinstance(likelihood, Gaussian) and isinstance(likelihood.operator, Identity | Mask):
+    entries = isinstance(likelihood.operator, Identity | Mask)
+    if entries and likelihood.stein(torch.zeros_like(likelihood.y)) is not None:
         return _mixed_by_sure(likelihood, prior, options, watch)
     single = _select(Discrepancy(likelihood), likelihood, prior, _doubled(options), watch)
     weights = torch.stack([state.weight for state in single.path])
     return _mixed(single, recent_shares(single.chosen, weights, _usable(single)), likelihood, prior)
 
 
-def _mixed_by_sure(likelihood: Gaussian, prior: Prior, options: PathOptions, watch) -> Reconstruction:
+def _mixed_by_sure(likelihood: Likelihood, prior: Prior, options: PathOptions, watch) -> Reconstruction:
     sure = Sure(likelihood)
     pictures: list[Images] = []
 

@@ -19,8 +19,10 @@ REASONS = {
     "fixed": "The weight was given.",
     "mean": "A posterior mean needs no weight: λ = 1 is the posterior.",
     "sure": "Noise is Gaussian, so Stein's estimate of the error is unbiased for what is measured.",
-    "discrepancy": "Stein's estimate does not hold where noise is not Gaussian, and where entries are mixed "
-    "it sees only what was measured; a residual as large as the noise holds for all.",
+    "pure": "Noise is of photons, so its estimate of the error (PURE) is unbiased to first order for what is "
+    "measured.",
+    "discrepancy": "Stein's estimate holds for few kinds of noise, and where entries are mixed it sees only "
+    "what was measured; a residual as large as the noise holds for all.",
     "l-curve": "The corner of data energy against prior energy was asked for.",
 }
 
@@ -35,8 +37,8 @@ class Reconstruction:
         data_energy, prior_energy, objective: D, R and D + λR at the image, nats, (B,).
         evaluations: flow evaluations spent on each image, the criterion's copies included, (B,).
         status: how the search at the chosen weight ended, one per image.
-        criterion: what chose the weight: "fixed", "sure", "discrepancy" or "l-curve"; "mean" where the
-            picture is the posterior mean.
+        criterion: what chose the weight: "fixed", "sure", "pure", "discrepancy" or "l-curve"; "mean" where
+            the picture is the posterior mean.
         values: the criterion at every state of the path, (states, B); NaN where a weight was fixed.
         start: the closed-form picture at the chosen weight that the path would begin with there.
         path: every state visited, of the B measurements alone.

@@ -9,8 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, PerImage, content_seed, dot, expand
-from aipo.likelihoods import Gaussian, Likelihood
+from aipo.arrays import Images, PerImage, content_seed, dot
+from aipo.errors import InputError
+from aipo.likelihoods import Likelihood
 
 
 class Criterion(Protocol):
@@ -55,40 +56,48 @@ class Discrepancy:
 class Sure:
     """Stein's unbiased estimate of the predictive risk ‖A x − A x_true‖²/m, by one Monte-Carlo probe.
 
-    risk = ‖A x(y) − y‖²/m − σ² + (2σ²/m) · b·(A x(y + εb) − A x(y))/ε with b ~ N(0, I), ε = 0.2 σ: the path
-    is followed a second time from y + εb. The divergence is kept within [0, m], where it must lie for a
-    map that shrinks noise. The probe's seed comes from the measurement itself.
+    risk = (‖A x(y) − y‖² − tr Σ + 2 tr ΣJ)/m with Σ the noise's covariance and J the Jacobian of y → A x(y);
+    tr ΣJ = E[b·(A x(y + εb) − A x(y))/ε] with b ~ N(0, Σ), ε = 0.2: the path is followed a second time from
+    y + εb. tr ΣJ is kept within [0, tr Σ], where it must lie for a map that shrinks noise. The probe's seed
+    comes from the measurement itself. Under Poisson noise Σ is taken from y, and the estimate is PURE.
+
+    Raises:
+        InputError: noise of which no such estimate is known.
 
     Source: Stein 1981; Ramani, Blu & Unser 2008; Eldar 2009 for general linear A.
     """
 
-    name = "sure"
+    epsilon = 0.2
 
-    def __init__(self, likelihood: Gaussian):
-        self.likelihood = likelihood
-        self.probe = torch.stack([_probe(y) for y in likelihood.y])
-        self.epsilon = expand(0.2 * likelihood.sigma, self.probe)
+    def __init__(self, likelihood: Likelihood):
+        stein = likelihood.stein(torch.stack([_white(y) for y in likelihood.y]))
+        if stein is None:
+            raise InputError(
+                f"Stein's estimate does not hold for {type(likelihood).__name__} noise; use weight='auto' or "
+                "'discrepancy'"
+            )
+        self.likelihood, self.stein, self.name = likelihood, stein, stein.name
 
-    def batch(self) -> Gaussian:
-        return self.likelihood.append(self.likelihood.y + self.epsilon * self.probe)
+    def batch(self) -> Likelihood:
+        return self.likelihood.append(self.likelihood.y + self.epsilon * self.stein.probe)
 
     def __call__(self, x: Images) -> PerImage:
-        residual, divergence = self.residual_and_divergence(x)
-        variance, m = self.likelihood.sigma**2, self.likelihood.operator.measurements
-        return dot(residual, residual) / m - variance + 2 * variance * divergence / m
+        residual, excess = self.residual_and_excess(x)
+        return (
+            dot(residual, residual) - self.stein.trace + 2 * excess
+        ) / self.likelihood.operator.measurements
 
-    def residual_and_divergence(self, x: Images) -> tuple[Tensor, PerImage]:
-        """A x(y) − y like y, and the estimated divergence of y → A x(y), (B,)."""
-        lik = self.likelihood
-        image, perturbed = lik.operator(x).split(len(lik))
-        divergence = dot(self.probe, (perturbed - image) / self.epsilon)
-        return image - lik.y, divergence.clamp(0, lik.operator.measurements)
+    def residual_and_excess(self, x: Images) -> tuple[Tensor, PerImage]:
+        """A x(y) − y like y, and the estimate of tr ΣJ, how much of the noise A x(y) follows, (B,)."""
+        image, perturbed = self.likelihood.operator(x).split(len(self.likelihood))
+        excess = dot(self.stein.probe, (perturbed - image) / self.epsilon)
+        return image - self.stein.y, excess.clamp_min(0).minimum(self.stein.trace)
 
     def early(self, x: Images) -> Tensor:
         return torch.zeros(len(self.likelihood), dtype=torch.bool, device=x.device)
 
 
-def _probe(y: Tensor) -> Tensor:
+def _white(y: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(content_seed(y))
     return torch.randn(y.shape, generator=generator).to(y)
 

@@ -2,11 +2,14 @@
 
 A user's own likelihood is a subclass with the four abstract methods. Parameters that each image has its own
 value of are tensors (B,) or (B, ...), named in `per_image`; others are named in `shared`; the constructor
-takes operator, y, then the shared ones, then those per image, in that order.
+takes operator, y, then the shared ones, then those per image, in that order. Part of a batch is a copy with
+other `y` and `per_image`, so nothing else that depends on them may be kept.
 """
 
+import copy
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import torch
@@ -15,6 +18,23 @@ from torch import Tensor
 from aipo.arrays import Images, Measurements, PerImage, as_per_image, expand, per_image_sum
 from aipo.errors import InputError
 from aipo.operators import Operator
+
+
+@dataclass(frozen=True)
+class Stein:
+    """What an unbiased estimate of the error of A x needs to know of a measurement's noise.
+
+    Attributes:
+        name: of the estimate, "sure" (Gaussian noise) or "pure" (counts).
+        y: measurements with mean A x, (B, ...).
+        probe: noise of the covariance that y's has, (B, ...).
+        trace: of that covariance, (B,).
+    """
+
+    name: str
+    y: Measurements
+    probe: Measurements
+    trace: PerImage
 
 
 class Likelihood(ABC):
@@ -76,6 +96,10 @@ class Likelihood(ABC):
         mean, variance = self.moments(x)
         return ((self.y - mean) ** 2 / variance).flatten(1).mean(1)
 
+    def stein(self, white: Measurements) -> Stein | None:
+        """For Stein's identity and its kin, the probe made of white noise; None where none holds."""
+        return None
+
     def select(self, indices: Tensor) -> Self:
         """The likelihood of some images of the batch."""
         return self._with(self.y[indices], [getattr(self, name)[indices] for name in self.per_image])
@@ -90,7 +114,12 @@ class Likelihood(ABC):
         return self._with(torch.cat((self.y, y)), twice)
 
     def _with(self, y: Measurements, per_image: list[Tensor]) -> Self:
-        return type(self)(self.operator, y, *(getattr(self, name) for name in self.shared), *per_image)
+        # Not by the constructor: what was valid stays so, and an estimate's copies need no whole counts.
+        other = copy.copy(self)
+        other.y = y
+        for name, value in zip(self.per_image, per_image, strict=True):
+            setattr(other, name, value)
+        return other
 
 
 class Gaussian(Likelihood):
@@ -134,6 +163,11 @@ class Gaussian(Likelihood):
 
     def nearest(self) -> tuple[Measurements, float | PerImage]:
         return self.y, self.sigma
+
+    def stein(self, white: Measurements) -> Stein:
+        return Stein(
+            "sure", self.y, expand(self.sigma, white) * white, self.operator.measurements * self.sigma**2
+        )
 
     def gaussian(self) -> "Gaussian":
         return self if self.operator.linear is self.operator else super().gaussian()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from aipo.arrays import Images, Measurements, PerImage, as_per_image, expand, per_image_sum
 from aipo.errors import InputError
-from aipo.likelihoods.likelihood import Likelihood, positive, standard_normal, uniform
+from aipo.likelihoods.likelihood import Likelihood, Stein, positive, standard_normal, uniform
 from aipo.operators import Operator
 
 
@@ -78,16 +78,16 @@ class Poisson(Pointwise):
         dark = (self.background >= 0) & torch.isfinite(self.background)
         if self.background.shape != (len(y),) or not bool(dark.all()):
             raise InputError(f"background = {background}; counts without light are 0 or more")
-        self._counts = (y * expand(self.gain, y)).round()
-        off = (self._counts - y * expand(self.gain, y)).abs() / (1 + self._counts.abs())
-        if bool((self._counts < 0).any()) or float(off.max()) > 1e-3:
+        counts = (y * expand(self.gain, y)).round()
+        off = (counts - y * expand(self.gain, y)).abs() / (1 + counts.abs())
+        if bool((counts < 0).any()) or float(off.max()) > 1e-3:
             raise InputError(
                 f"y · gain must be whole counts of 0 or more, but reaches {float(y.min()):g} · gain and lies "
                 f"{float(off.max()):.2g} off; divide the counts by the gain, or use PoissonGaussian"
             )
 
     def energies(self, u: Measurements) -> Measurements:
-        k = self._counts
+        k = self.y * expand(self.gain, u)
         rate = self._rate(u)
         inside = rate.clamp_min(self.least)
         log_factorial = torch.lgamma(k + 1)
@@ -107,9 +107,22 @@ class Poisson(Pointwise):
         return expand(self.gain, u) * u + expand(self.background, u)
 
     def nearest(self) -> tuple[Measurements, float | PerImage]:
-        u = self.y - expand(self.background / self.gain, self.y)
+        u = self._light()
         variance = self.mean_and_variance(u)[1]
         return u, variance.flatten(1).mean(1).sqrt()
+
+    def stein(self, white: Measurements) -> Stein:
+        """To first order in 1/gain; the variance k/gain² of every value is without bias.
+
+        Source: Luisier, Vonesch, Blu & Unser 2010, Fast interscale wavelet denoising of Poisson-corrupted
+        images (PURE).
+        """
+        variance = self.y / expand(self.gain, self.y)
+        return Stein("pure", self._light(), variance.sqrt() * white, per_image_sum(variance))
+
+    def _light(self) -> Measurements:
+        """The measurement without its background."""
+        return self.y - expand(self.background / self.gain, self.y)
 
 
 class PoissonGaussian(Pointwise):
@@ -140,6 +153,16 @@ class PoissonGaussian(Pointwise):
     def draw(self, u: Measurements, generator: torch.Generator | None) -> Measurements:
         normal = standard_normal(u, generator)
         return u + self.mean_and_variance(u)[1].sqrt() * normal
+
+    def stein(self, white: Measurements) -> Stein:
+        """As of Poisson noise; where y is so negative that its variance would be, none is assumed.
+
+        Source: Le Montagner, Angelini & Olivo-Marin 2014, An unbiased risk estimator for image denoising in
+        the presence of mixed Poisson–Gaussian noise.
+        """
+        variance = self.y / expand(self.gain, self.y) + expand(self.sigma**2, self.y)
+        probe = variance.clamp_min(0).sqrt() * white
+        return Stein("pure", self.y, probe, per_image_sum(variance))
 
 
 class Scaled(Pointwise):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from aipo.arrays import Images, Measurements, PerImage, per_image_sum
 from aipo.errors import InputError
-from aipo.likelihoods.likelihood import Likelihood, standard_normal
+from aipo.likelihoods.likelihood import Likelihood, Stein, standard_normal
 from aipo.operators import Operator
 
 
@@ -50,6 +50,9 @@ class Heteroscedastic(Likelihood):
         """σ whose precision is the average one."""
         return self.y, (self.sigma**-2).flatten(1).mean(1) ** -0.5
 
+    def stein(self, white: Measurements) -> Stein:
+        return Stein("sure", self.y, self.sigma * white, per_image_sum(self.sigma**2))
+
 
 class Coloured(Likelihood):
     """y = A x + e with stationary, periodic Gaussian noise of a known power spectrum, on measured pictures.
@@ -89,8 +92,7 @@ class Coloured(Likelihood):
 
     def simulate(self, x: Images, generator: torch.Generator | None = None) -> Measurements:
         clean = self.operator(x)
-        white = torch.fft.fft2(standard_normal(clean, generator), norm="ortho")
-        return clean + torch.fft.ifft2(self.spectrum.to(clean).sqrt() * white, norm="ortho").real
+        return clean + self._colour(standard_normal(clean, generator))
 
     def moments(self, x: Images) -> tuple[Measurements, Measurements]:
         mean = self.operator(x)
@@ -103,6 +105,15 @@ class Coloured(Likelihood):
 
     def nearest(self) -> tuple[Measurements, float | PerImage]:
         return self.y, float(self.spectrum.mean()) ** 0.5
+
+    def stein(self, white: Measurements) -> Stein:
+        trace = self.spectrum.mean().to(self.y) * self.operator.measurements
+        return Stein("sure", self.y, self._colour(white), trace.expand(len(self)))
+
+    def _colour(self, white: Tensor) -> Tensor:
+        """White noise with the spectrum."""
+        frequencies = self.spectrum.to(white).sqrt() * torch.fft.fft2(white, norm="ortho")
+        return torch.fft.ifft2(frequencies, norm="ortho").real
 
 
 def _constant(y: Measurements) -> float:
