@@ -11,6 +11,7 @@ from aipo.errors import AipoError, CheckpointError, InputError
 from aipo.likelihoods import (
     Clipped,
     Coloured,
+    FlowNoise,
     Gamma,
     Gaussian,
     Heteroscedastic,
@@ -32,10 +33,14 @@ from aipo.operators import (
     Downsampling,
     FourierMask,
     FourierSensing,
+    GaussianSensing,
     Grey,
     Identity,
     LinearOperator,
+    Magnitude,
     Radon,
+    Stack,
+    gamma_curve,
 )
 
 operators = pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
@@ -184,6 +189,12 @@ OTHERS = {
     "grey": Grey((3, 4, 6), (0.2, 0.5, 0.3)),
     "magnetic resonance": FourierMask(SHAPE, torch.rand(SHAPE[1:]) > 0.5),
     "tomography": Radon((1, 6, 6), torch.tensor([0.0, 30.0, 90.0])),
+    "composition": Composition(Blur((3, 4, 6), torch.rand(3, 3)), Downsampling((3, 4, 6), 2)),
+    "stack": Stack(
+        Composition(Blur(SHAPE, torch.rand(3, 3)), Blur(SHAPE, torch.rand(1, 3))),
+        FourierSensing(SHAPE, 9, seed=3),
+    ),
+    "magnitudes": Magnitude(GaussianSensing(SHAPE, 12, seed=5)),
 }
 
 
@@ -201,6 +212,7 @@ NOISE = {
     "heteroscedastic": lambda a, y: Heteroscedastic(a, y, 0.1 + torch.rand(SHAPE)),
     "poisson": lambda a, y: Poisson(a, y, torch.tensor([20.0, 5.0]), 1.5),
     "poisson-gaussian": lambda a, y: PoissonGaussian(a, y, 50.0, 0.02),
+    "coloured": lambda a, y: Coloured(a, y, torch.full(SHAPE[1:], 0.03)),
     "logistic": lambda a, y: Logistic(a, y, 0.1),
     "student": lambda a, y: StudentT(a, y, 5.0, 0.1),
     "gamma": lambda a, y: Gamma(a, y, 8.0),
@@ -222,10 +234,30 @@ def test_every_noise_model_that_numbers_describe_comes_back(tmp_path, make):
 
 
 def test_what_numbers_do_not_describe_is_refused(tmp_path):
-    blurred = Composition(Identity(SHAPE), Identity(SHAPE))
-    with pytest.raises(InputError, match="Gaussian noise behind Composition"):
-        save_measurement(tmp_path / "file", "a task", Gaussian(blurred, torch.ones(1, *SHAPE), 0.1))
-    coloured = Coloured(Identity(SHAPE), torch.ones(1, *SHAPE), torch.ones(SHAPE[1:]))
-    with pytest.raises(InputError, match="Coloured noise"):
-        save_measurement(tmp_path / "file", "a task", coloured)
+    y = torch.ones(1, *SHAPE)
+    with pytest.raises(InputError, match="Curve"):
+        save_measurement(tmp_path / "file", "a task", Gaussian(gamma_curve(Identity(SHAPE), 2.2), y, 0.1))
+    learnt = FlowNoise(Identity(SHAPE), y, Unknown())
+    with pytest.raises(InputError, match="FlowNoise noise"):
+        save_measurement(tmp_path / "file", "a task", learnt)
     assert not (tmp_path / "file").exists()
+
+
+def test_damaged_parts_are_refused(tmp_path):
+    path, operator = tmp_path / "file", OTHERS["stack"]
+    for change in ({"parts": None}, {"parts": []}, {"parts": [{"operator": "Telescope"}]}, {"parts": [3]}):
+        path.unlink(missing_ok=True)
+        save_measurement(path, "a task", Gaussian(operator, operator(torch.rand(2, *SHAPE)), 0.1))
+        rewrite(path, change)
+        with pytest.raises(InputError):
+            load_measurement(path)
+
+
+class Unknown:
+    """Noise with a density that no file describes."""
+
+    def log_prob(self, e):
+        return e.flatten(1).sum(1)
+
+    def sample(self, count):
+        return torch.randn(count, *SHAPE)

@@ -12,6 +12,7 @@ from aipo.errors import InputError
 from aipo.likelihoods import Likelihood
 from aipo.operators import (
     Blur,
+    Composition,
     Downsampling,
     FourierMask,
     FourierSensing,
@@ -19,9 +20,11 @@ from aipo.operators import (
     Grey,
     Identity,
     LinearOperator,
+    Magnitude,
     Mask,
     Operator,
     Radon,
+    Stack,
 )
 
 FORMAT = "aipo measurement 1"
@@ -30,6 +33,7 @@ NOISE = {
     kind.__name__: kind
     for kind in (
         likelihoods.Clipped,
+        likelihoods.Coloured,
         likelihoods.Gamma,
         likelihoods.Gaussian,
         likelihoods.Heteroscedastic,
@@ -46,29 +50,33 @@ NOISE = {
 }
 
 
+# Operators made of others, by their parts.
+COMBINED: dict[str, Callable[..., Operator]] = {
+    "Composition": Composition,
+    "Stack": Stack,
+    "Magnitude": Magnitude,
+}
+
+
 def save_measurement(path: str | Path, task: str, likelihood: Likelihood) -> None:
     """Write a measurement; a sensing matrix is kept as its seed.
 
     Raises:
         InputError: an operator or a noise model that numbers alone do not describe.
     """
-    operator, noise = likelihood.operator, type(likelihood).__name__
-    if noise not in NOISE or type(operator).__name__ not in _OPERATORS:
-        raise InputError(
-            f"{noise} noise behind {type(operator).__name__} cannot be written to a file; keep it in Python"
-        )
-    tensors = {name: getattr(likelihood, name).clone() for name in likelihood.per_image}
-    tensors |= {"y": likelihood.y, **_tensors(operator)}
-    metadata = {
-        "format": FORMAT,
-        "task": task,
-        "operator": type(operator).__name__,
-        "shape": operator.shape,
-        "noise": noise,
-        "parameters": {name: getattr(likelihood, name) for name in likelihood.shared},
-        **_numbers(operator),
-    }
-    save_tensors(Path(path), tensors, metadata)
+    noise = type(likelihood).__name__
+    if noise not in NOISE:
+        raise InputError(f"{noise} noise cannot be written to a file; keep the likelihood in Python")
+    tensors, numbers = _described(likelihood.operator)
+    parameters: dict[str, Any] = {}
+    for name in (*likelihood.per_image, *likelihood.shared):
+        value = getattr(likelihood, name)
+        if isinstance(value, Tensor):
+            tensors[name] = value.clone()
+        else:
+            parameters[name] = value
+    metadata = {"format": FORMAT, "task": task, "noise": noise, "parameters": parameters, **numbers}
+    save_tensors(Path(path), tensors | {"y": likelihood.y}, metadata)
 
 
 def load_measurement(path: str | Path) -> tuple[str, Likelihood]:
@@ -87,10 +95,31 @@ def load_measurement(path: str | Path) -> tuple[str, Likelihood]:
         if noise not in NOISE:
             raise InputError(f"{path} has {noise} noise, which this version does not know; update aipo")
         kind = NOISE[noise]
-        shared = [metadata["parameters"][name] for name in kind.shared]
-        return metadata["task"], kind(operator, tensors["y"], *shared, *(tensors[n] for n in kind.per_image))
+        given = {**metadata["parameters"], **tensors}
+        return metadata["task"], kind(
+            operator, *(given[name] for name in ("y", *kind.shared, *kind.per_image))
+        )
     except (KeyError, TypeError) as error:
         raise InputError(f"{path} is incomplete ({error!r}); measure again") from error
+
+
+def _described(operator: Operator) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What a file keeps of an operator, as tensors and as numbers; those of its parts inside."""
+    kind = type(operator).__name__
+    if kind not in _OPERATORS and kind not in COMBINED:
+        raise InputError(f"a measurement of {kind} cannot be written to a file; keep it in Python")
+    parts = [_described(part) for part in _parts(operator)]
+    tensors = {f"{i}.{name}": value for i, part in enumerate(parts) for name, value in part[0].items()}
+    numbers = {"operator": kind, "shape": operator.shape, **_numbers(operator)}
+    if parts:
+        numbers["parts"] = [part[1] for part in parts]
+    return tensors | _tensors(operator), numbers
+
+
+def _parts(operator: Operator) -> tuple[Operator, ...]:
+    if isinstance(operator, Composition | Stack):
+        return tuple(operator.operators)
+    return (operator.linear,) if isinstance(operator, Magnitude) else ()
 
 
 def _tensors(operator: Operator) -> dict[str, Tensor]:
@@ -135,8 +164,12 @@ _OPERATORS: dict[str, Callable[[tuple[int, int, int], dict, dict], LinearOperato
 }
 
 
-def _operator(tensors: dict[str, Tensor], metadata: dict[str, Any], path: str | Path) -> LinearOperator:
+def _operator(tensors: dict[str, Tensor], metadata: dict[str, Any], path: str | Path) -> Operator:
     kind = metadata["operator"]
+    if kind in COMBINED:
+        return COMBINED[kind](
+            *(_operator(_inside(tensors, i), part, path) for i, part in enumerate(metadata["parts"]))
+        )
     if kind not in _OPERATORS:
         raise InputError(f"{path} was measured by {kind}, which this version does not know; update aipo")
     operator = _OPERATORS[kind](tuple(metadata["shape"]), tensors, metadata)
@@ -146,3 +179,9 @@ def _operator(tensors: dict[str, Tensor], metadata: dict[str, Any], path: str | 
             "version that measured it"
         )
     return operator
+
+
+def _inside(tensors: dict[str, Tensor], index: int) -> dict[str, Tensor]:
+    """The tensors of one part, by its own names."""
+    prefix = f"{index}."
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

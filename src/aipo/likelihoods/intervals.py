@@ -155,10 +155,11 @@ class OneBit(Pointwise):
     def nearest(self) -> tuple[Measurements, float | PerImage]:
         """Mean and spread of u given its sign, where u is normal around the threshold.
 
-        Nothing measured tells how widely; it is taken from a grey picture, and from the noise.
+        Nothing measured tells how widely; it is taken from a picture of random entries as spread as those of
+        photographs are (standard deviation ¼ around ½), and from the noise.
         """
-        grey = torch.full((1, *self.operator.shape), 0.5).to(self.y)
-        squares = (self.operator(grey) - self.threshold) ** 2
+        entries = torch.randn(1, *self.operator.shape, generator=torch.Generator().manual_seed(0))
+        squares = (self.operator((0.5 + 0.25 * entries).to(self.y)) - self.threshold) ** 2
         spread = (squares.mean() + self.sigma**2).sqrt()
         mean = math.sqrt(2 / math.pi)
         nearest = self.threshold + mean * expand(spread, self.y) * self.y
