@@ -22,6 +22,7 @@ from aipo.arrays import Images, Measurements
 from aipo.errors import InputError
 from aipo.metrics import psnr
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
+from aipo.posterior.form import conjugate_gradients
 
 Denoiser = Callable[[np.ndarray, float], np.ndarray]
 """(picture (H, W, C), strength) -> picture; the strength of a proximal map is its weight."""
@@ -130,7 +131,6 @@ def plug_and_play(
     Source: Venkatakrishnan et al. 2013; Chan et al. 2017; Eckstein & Bertsekas 1992 for the relaxation.
 
     Args:
-        operator: Identity, Mask or GaussianSensing.
         y: (1, *measurement_shape).
         denoise: see `Denoiser`.
         start: the first z, (1, C, H, W).
@@ -147,7 +147,7 @@ def plug_and_play(
 
 
 def data_proximal(operator: LinearOperator, y: Measurements, rho: float) -> Callable[[Images], Images]:
-    """v ↦ argmin_x ½|Ax − y|² + ½ρ|x − v|², exactly; InputError where the operator has no closed form."""
+    """v ↦ argmin_x ½|Ax − y|² + ½ρ|x − v|²."""
     if isinstance(operator, GaussianSensing):
         # x = v + Aᵀ(AAᵀ + ρI)⁻¹(y − Av): m × m, where the normal equations would be n × n.
         factor = torch.linalg.cholesky(_gram(operator) + rho * torch.eye(operator.measurements))
@@ -155,9 +155,15 @@ def data_proximal(operator: LinearOperator, y: Measurements, rho: float) -> Call
     if isinstance(operator, Identity | Mask):
         back, diagonal = operator.adjoint(y), operator.adjoint(torch.ones_like(y))
         return lambda v: (back + rho * v) / (diagonal + rho)
-    raise InputError(
-        f"no exact data step for {type(operator).__name__}; use Identity, Mask or GaussianSensing"
-    )
+    back = operator.adjoint(y.double())
+
+    def normal(x: Images) -> Images:
+        return operator.adjoint(operator.forward(x)) + rho * x
+
+    def fit(v: Images) -> Images:
+        return conjugate_gradients(normal, back + rho * v, lambda r: r, tolerance=1e-6).to(v.dtype)
+
+    return fit
 
 
 def best_weight(restore: Callable[[float], Images], truth: Images, low: float, high: float) -> Baseline:

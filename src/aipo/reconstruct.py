@@ -61,9 +61,9 @@ def reconstruct(
         weight: λ, a positive number; "bayes" (λ = 1, the maximum a posteriori); "mean" for the posterior
             mean, a chain at λ = 1 instead of a path (`aipo.sample`); "sure", "discrepancy" or "l-curve",
             which choose one state of the path; "auto", which mixes its states: where every
-            measured value is an entry of the picture (denoising, inpainting) and noise is Gaussian or of
-            photons so that Stein's estimate of the error (SURE, PURE) is lowest, and elsewhere the state of
-            the discrepancy principle, in equal parts with those of half its λ or more.
+            measured value is an entry of the picture (denoising, inpainting) and noise is Gaussian so that
+            SURE is lowest, and elsewhere the state of the discrepancy principle, in equal parts with those of
+            half its λ or more. "sure" is PURE where noise is of photons.
         options: how the path is followed, by default `automatic(operator, prior)`. With a fixed λ it
             ends there. The other criteria follow the path once where SURE follows it twice, so they may
             spend twice the evaluations at each weight; the L-curve takes the whole path.
@@ -186,8 +186,10 @@ def _doubled(options: PathOptions) -> PathOptions:
 def _auto(likelihood: Likelihood, prior: Prior, options: PathOptions, watch) -> Reconstruction:
     """The states of the path mixed."""
     # What mixed measurements leave open, no estimate from them judges: the predictive risk is flat in λ.
+    # Of photons the discrepancy principle's mixture is the better one (docs/results/photons.md).
+    stein = likelihood.stein(torch.zeros_like(likelihood.y))
     entries = isinstance(likelihood.operator, Identity | Mask)
-    if entries and likelihood.stein(torch.zeros_like(likelihood.y)) is not None:
+    if entries and stein is not None and stein.name == "sure":
         return _mixed_by_sure(likelihood, prior, options, watch)
     single = _select(Discrepancy(likelihood), likelihood, prior, _doubled(options), watch)
     weights = torch.stack([state.weight for state in single.path])
