@@ -36,7 +36,13 @@ LAYERS = [
     },
     {"flows.flow", "operators"},
     {"likelihoods.likelihood", "posterior.form"},
-    {"likelihoods.pointwise", "likelihoods.learnt", "likelihoods.uneven", "posterior.mixed"},
+    {
+        "likelihoods.pointwise",
+        "likelihoods.learnt",
+        "likelihoods.uneven",
+        "posterior.filtered",
+        "posterior.mixed",
+    },
     {"likelihoods.intervals", "likelihoods.speckle", "posterior.masked"},
     {
         "curvature",

@@ -12,14 +12,26 @@ from torch import Tensor
 from aipo import posterior as forms
 from aipo.operators import (
     Blur,
+    Composition,
     Downsampling,
+    FourierMask,
     GaussianSensing,
+    Grey,
     Identity,
     LinearOperator,
     Mask,
     gaussian_kernel,
 )
-from aipo.posterior import Hole, Iterative, MaskedLowRank, MaskedStationary, Posterior, Spectral, posterior
+from aipo.posterior import (
+    Filtered,
+    Hole,
+    Iterative,
+    MaskedLowRank,
+    MaskedStationary,
+    Posterior,
+    Spectral,
+    posterior,
+)
 from aipo.priors import Gaussian
 from aipo.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, Surrogate
 
@@ -71,12 +83,19 @@ def centre_hole(shape: Shape) -> Mask:
     return Mask(mask)
 
 
+def blur(shape: Shape) -> Blur:
+    return Blur(shape, torch.tensor([[0.1, 0.7, 0.2]]))
+
+
 OPERATORS = {
     "identity": Identity,
     "all": lambda shape: Mask(torch.ones(shape, dtype=torch.bool)),
     "random-mask": random_mask,
     "hole": centre_hole,
     "sensing": lambda shape: GaussianSensing(shape, 1 + torch.Size(shape).numel() // 3, seed=6),
+    "blur": blur,
+    "frequencies": lambda shape: FourierMask(shape, randn(*shape[1:], seed=7) > -0.3),
+    "colours": lambda shape: Grey(shape) if shape[0] == 3 else blur(shape),
     "sensing-square": lambda shape: GaussianSensing(shape, torch.Size(shape).numel(), seed=6),
 }
 SURROGATES = {
@@ -243,6 +262,7 @@ def test_each_structure_has_its_form():
     assert isinstance(posterior(centre_hole(SHAPE), low_rank(SHAPE)), MaskedLowRank)
     assert isinstance(posterior(GaussianSensing(SHAPE, 9), low_rank(SHAPE)), Spectral)
     assert isinstance(posterior(Identity(SHAPE), full(SHAPE)), Spectral)
+    assert isinstance(posterior(Grey(SHAPE), textured(SHAPE)), Filtered)
 
 
 @pytest.mark.parametrize("kind", ["identity", "random-mask", "sensing"])
@@ -301,10 +321,12 @@ def test_which_form_draws_are_made_in(monkeypatch):
     assert isinstance(posterior(random_mask(SHAPE), textured(SHAPE)).for_sampling(), Iterative)
 
 
-@pytest.mark.parametrize("name", ["random-mask", "sensing"])
-def test_what_low_rank_and_spectral_forms_give_an_image_does_not_depend_on_its_batch(name):
+@pytest.mark.parametrize(
+    ("name", "surrogate"), [("random-mask", low_rank), ("sensing", low_rank), ("colours", textured)]
+)
+def test_what_a_form_gives_an_image_does_not_depend_on_its_batch(name, surrogate):
     """To the bit, in the single precision of the solvers: they amplify every difference."""
-    closed = posterior(OPERATORS[name](SHAPE), low_rank(SHAPE))
+    closed = posterior(OPERATORS[name](SHAPE), surrogate(SHAPE))
     v, alpha = randn(7, *SHAPE, seed=8).float(), torch.logspace(-3, 1, 7)
     y = closed.operator(v)
     batch, modes = closed.metric(v, alpha), closed.mode(y, alpha)
@@ -314,7 +336,7 @@ def test_what_low_rank_and_spectral_forms_give_an_image_does_not_depend_on_its_b
 
 
 MANY = {
-    "blur": lambda shape: Blur(shape, gaussian_kernel(0.7)),
+    "two blurs": lambda shape: Composition(blur(shape), Blur(shape, gaussian_kernel(0.7))),
     "downsampling": lambda shape: Downsampling(shape, 2),
     "sensing": lambda shape: GaussianSensing(shape, torch.Size(shape).numel() // 2, seed=6),
 }

@@ -57,6 +57,10 @@ class Blur(LinearOperator):
         kept = power > 1e-20 * power.max()
         return self._filtered(y, torch.where(kept, self.transfer.conj() / power.clamp_min(1e-300), 0))
 
+    def gram(self) -> Tensor:
+        power = self.transfer.abs() ** 2
+        return power[:, :, None, None] * torch.eye(self.shape[0], dtype=torch.float64)
+
     def _filtered(self, v: Tensor, transfer: Tensor) -> Tensor:
         complex_dtype = torch.complex128 if v.dtype == torch.float64 else torch.complex64
         transfer = transfer.to(v.device, complex_dtype)
@@ -138,6 +142,11 @@ class Grey(LinearOperator):
 
     def pseudoinverse(self, y: Measurements) -> Images:
         return self.adjoint(y) / sum(weight**2 for weight in self.weights)
+
+    def gram(self) -> Tensor:
+        weights = torch.tensor(self.weights, dtype=torch.float64)
+        height, width = self.shape[1:]
+        return (weights[:, None] * weights).expand(height, width // 2 + 1, 3, 3)
 
     def _column(self, like: Tensor) -> Tensor:
         return torch.tensor(self.weights, dtype=like.dtype, device=like.device)[:, None, None]

@@ -76,6 +76,13 @@ class LinearOperator(Operator):
         """A⁺ y, the image of least norm among those that explain y best (conjugate gradients)."""
         return _least_norm(self, y)
 
+    def gram(self) -> Tensor | None:
+        """AᵀA where it is the same at every place, periodically: a matrix between the colours per frequency.
+
+        (H, W//2 + 1, C, C) in `torch.fft.rfft2` order, float64, real and symmetric; None for other operators.
+        """
+        return None
+
     @cached_property
     def norm_squared(self) -> float:
         """‖A‖², the largest eigenvalue of AᵀA (power iterations, never more than the true value)."""

@@ -46,10 +46,18 @@ class FourierMask(LinearOperator):
 
     def pseudoinverse(self, y: Measurements) -> Images:
         """Of a real picture a frequency and its opposite are the same number: one alone counts for half."""
-        opposite = self.mask.flip(0, 1).roll((1, 1), (0, 1))
-        seen = (self.mask.double() + opposite.double()) / 2
+        seen = self._seen()
         gain = torch.where(seen > 0, 1 / seen.clamp_min(0.5), 0).to(y)
         return torch.fft.ifft2(torch.fft.fft2(self.adjoint(y)) * gain).real
+
+    def gram(self) -> Tensor:
+        seen = self._seen()[:, : self.shape[2] // 2 + 1]
+        return seen[:, :, None, None] * torch.eye(self.shape[0], dtype=torch.float64)
+
+    def _seen(self) -> Tensor:
+        """What AᵀA does to each frequency, (H, W)."""
+        opposite = self.mask.flip(0, 1).roll((1, 1), (0, 1))
+        return (self.mask.double() + opposite.double()) / 2
 
 
 def cartesian_mask(size: tuple[int, int], share: float, centre: float = 0.08, seed: int = 0) -> Tensor:

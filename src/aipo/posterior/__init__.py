@@ -10,6 +10,7 @@ every α, because the weight λ changes along the path. Forms of the inverse, by
 - `MaskedStationary`: A observes entries one by one, Σ is diagonal in the Fourier domain, alone or with W Wᵀ;
 - `Hole`: the same, exact, for draws where few entries are missing;
 - `MaskedLowRank`: the same A, Σ = W Wᵀ + diag(d) (Woodbury's identity);
+- `Filtered`: A treats every place alike (blur, frequencies, colours), Σ as for `MaskedStationary`;
 - `Spectral`: any other linear A, by the eigenvectors of A Σ Aᵀ (m × m);
 - `Iterative`: any linear A with more measurements than that allows, by conjugate gradients.
 """
@@ -17,12 +18,14 @@ every α, because the weight λ changes along the path. Forms of the inverse, by
 from math import prod
 
 from aipo.operators import Identity, LinearOperator, Mask
+from aipo.posterior.filtered import Filtered
 from aipo.posterior.form import Noise, Posterior
 from aipo.posterior.masked import Hole, MaskedLowRank, MaskedStationary
 from aipo.posterior.mixed import Iterative, Spectral
 from aipo.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, Surrogate
 
 __all__ = [
+    "Filtered",
     "Hole",
     "Iterative",
     "MaskedLowRank",
@@ -46,6 +49,9 @@ def posterior(operator: LinearOperator, surrogate: Surrogate) -> Posterior:
         return MaskedStationary(operator, surrogate)
     if isinstance(operator, Identity | Mask) and isinstance(surrogate, LowRankGaussian):
         return MaskedLowRank(operator, surrogate)
+    gram = operator.gram()
+    if gram is not None and isinstance(surrogate, StationaryGaussian | LowRankStationary):
+        return Filtered(operator, surrogate, gram)
     m = operator.measurements
     many = m > LARGEST_SPECTRAL or m * prod(operator.shape) > LARGEST_FACTOR
     if many and isinstance(surrogate, StationaryGaussian | LowRankStationary):

@@ -29,10 +29,10 @@ class Spectral(Posterior):
         m = self.operator.measurements
         blocks = []
         for start in range(0, m, rows):
-            unit = torch.zeros(min(rows, m - start), m, dtype=torch.float32)
+            unit = torch.zeros(min(rows, m - start), m, dtype=torch.float64)
             unit[torch.arange(len(unit)), torch.arange(start, start + len(unit))] = 1
             y = unit.unflatten(1, self.operator.measurement_shape)
-            blocks.append(self.surrogate.factor_adjoint(self.operator.adjoint(y).double()).flatten(1))
+            blocks.append(self.surrogate.factor_adjoint(self.operator.adjoint(y)).flatten(1))
         return torch.cat(blocks)
 
     def metric(self, v: Images, alpha: PerImage) -> Images:
