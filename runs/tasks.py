@@ -35,7 +35,7 @@ from aipo.priors import load_prior
 from aipo.reconstruct import reconstruct
 from aipo.sampling import sample
 
-COUNT, SHAPE = 4, (3, 64, 64)
+COUNT, SHAPE = 3, (3, 64, 64)
 WAYS = ("other", "path", "mean")
 IDENTITY = op.Identity(SHAPE)
 RAMP = torch.linspace(0.02, 0.2, 64).expand(SHAPE)

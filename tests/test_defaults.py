@@ -6,9 +6,23 @@ from closed_form import gaussian_prior
 
 from aipo import load_prior
 from aipo.defaults import automatic, direct
+from aipo.lbfgs import LBFGS
 from aipo.likelihoods import measure
-from aipo.operators import GaussianSensing, Identity, Mask, block_mask
+from aipo.operators import (
+    Blur,
+    Composition,
+    Downsampling,
+    FourierMask,
+    GaussianSensing,
+    Grey,
+    Identity,
+    Mask,
+    block_mask,
+    cartesian_mask,
+    gaussian_kernel,
+)
 from aipo.reconstruct import reconstruct
+from aipo.solvers import Adam
 
 SHAPE = (1, 28, 28)
 
@@ -68,3 +82,18 @@ def test_a_channel_that_is_lost_as_a_whole_is_a_hole():
     mask[0] = False
     prior = gaussian_prior()
     assert automatic(Mask(mask), prior).stiffness > 1
+
+
+def test_lost_detail_is_followed_by_curvature_and_random_mixtures_by_adam():
+    shape, prior = (3, 64, 64), load_prior("faces64")
+    blur, coarse = Blur(shape, gaussian_kernel(1.0)), Downsampling(shape, 2)
+    for operator in (
+        blur,
+        coarse,
+        Composition(blur, coarse),
+        FourierMask(shape, cartesian_mask((64, 64), 0.3)),
+    ):
+        for known in (prior, load_prior("photos")):
+            assert isinstance(automatic(operator, known).solver, LBFGS)
+    for operator in (GaussianSensing(shape, 9), Composition(blur, Grey(shape)), Grey(shape)):
+        assert isinstance(automatic(operator, prior).solver, Adam)
