@@ -167,6 +167,31 @@ def test_operators_from_physics_verify_themselves(name):
         check_operator(from_deepinv(physics, y).operator)
 
 
+@pytest.mark.parametrize(
+    ("name", "everywhere_alike"),
+    [
+        ("blur", True),
+        ("blur-fft", True),
+        ("decolorize", True),
+        ("mri", True),
+        ("blur-valid", False),
+        ("downsampling", False),
+        ("sensing", False),
+    ],
+)
+def test_a_physics_that_treats_every_place_alike_is_found_out(name, everywhere_alike):
+    shape, make = PHYSICS[name]
+    physics = make()
+    operator = from_deepinv(physics, physics(torch.rand(1, *shape))).operator
+    gram = operator.linear.gram()
+    assert (gram is not None) == everywhere_alike
+    if gram is not None:
+        x = torch.rand(2, *shape)
+        mixed = torch.einsum("hwij,bjhw->bihw", gram.to(torch.complex128), torch.fft.rfft2(x.double()))
+        expected = operator.linear.adjoint(operator(x)).double()
+        torch.testing.assert_close(torch.fft.irfft2(mixed, s=shape[1:]), expected, rtol=0, atol=1e-5)
+
+
 def test_masks_and_noise_become_their_closed_forms():
     x = torch.rand(2, *COLOUR)
     assert type(from_deepinv(dinv.physics.Denoising(noise()), x).operator) is Identity

@@ -7,11 +7,12 @@ from dataclasses import replace
 from math import prod
 
 import numpy as np
+import torch
 from scipy.ndimage import distance_transform_edt
 
 from aipo.lbfgs import LBFGS
 from aipo.likelihoods import Likelihood
-from aipo.operators import Blur, Composition, Downsampling, FourierMask, Identity, Mask, Operator
+from aipo.operators import Composition, Downsampling, Identity, LinearOperator, Mask, Operator
 from aipo.predictors import warm
 from aipo.priors import FlowPrior, Prior
 from aipo.schedules import PathOptions, geometric
@@ -93,9 +94,16 @@ def direct(likelihood: Likelihood, prior: Prior, weight: float, evaluations: int
 
 
 def _loses_detail(operator: Operator) -> bool:
+    """Whether the mean of every colour is measured, and what is not is finer, or some of the frequencies."""
     if isinstance(operator, Composition):
         return all(_loses_detail(part) for part in operator.operators)
-    return isinstance(operator, Blur | Downsampling | FourierMask)
+    if isinstance(operator, Downsampling):
+        return True
+    gram = operator.gram() if isinstance(operator, LinearOperator) else None
+    if gram is None:
+        return False
+    held = torch.linalg.eigvalsh(gram[0, 0])
+    return float(held.min()) > 0.01 * float(held.max())
 
 
 def _any_size(prior: Prior) -> bool:

@@ -14,7 +14,7 @@ from aipo.errors import InputError, Status
 from aipo.latents import in_latents
 from aipo.likelihoods import Likelihood
 from aipo.objective import objective
-from aipo.operators import Identity, Mask
+from aipo.operators import Blur, Identity, Mask
 from aipo.path import Trace
 from aipo.priors import Prior
 from aipo.problem import Problem
@@ -60,10 +60,10 @@ def reconstruct(
         prior: density of pictures.
         weight: λ, a positive number; "bayes" (λ = 1, the maximum a posteriori); "mean" for the posterior
             mean, a chain at λ = 1 instead of a path (`aipo.sample`); "sure", "discrepancy" or "l-curve",
-            which choose one state of the path; "auto", which mixes its states: where every
-            measured value is an entry of the picture (denoising, inpainting) and noise is Gaussian so that
-            SURE is lowest, and elsewhere the state of the discrepancy principle, in equal parts with those of
-            half its λ or more. "sure" is PURE where noise is of photons.
+            which choose one state of the path; "auto", which mixes its states: where measured
+            values are entries of the picture or blurred (denoising, inpainting, deblurring) and noise is
+            Gaussian so that SURE is lowest, and elsewhere the state of the discrepancy principle, in equal
+            parts with those of half its λ or more. "sure" is PURE where noise is of photons.
         options: how the path is followed, by default `automatic(operator, prior)`. With a fixed λ it
             ends there. The other criteria follow the path once where SURE follows it twice, so they may
             spend twice the evaluations at each weight; the L-curve takes the whole path.
@@ -185,11 +185,12 @@ def _doubled(options: PathOptions) -> PathOptions:
 
 def _auto(likelihood: Likelihood, prior: Prior, options: PathOptions, watch) -> Reconstruction:
     """The states of the path mixed."""
-    # What mixed measurements leave open, no estimate from them judges: the predictive risk is flat in λ.
-    # Of photons the discrepancy principle's mixture is the better one (docs/results/photons.md).
+    # What mixed measurements leave open, no estimate from them judges: the predictive risk is flat in λ. Blur
+    # leaves open only what is finer than itself. Of photons the discrepancy principle's mixture is the better
+    # one (docs/results/photons.md).
     stein = likelihood.stein(torch.zeros_like(likelihood.y))
-    entries = isinstance(likelihood.operator, Identity | Mask)
-    if entries and stein is not None and stein.name == "sure":
+    judged = isinstance(likelihood.operator, Identity | Mask | Blur)
+    if judged and stein is not None and stein.name == "sure":
         return _mixed_by_sure(likelihood, prior, options, watch)
     single = _select(Discrepancy(likelihood), likelihood, prior, _doubled(options), watch)
     weights = torch.stack([state.weight for state in single.path])

@@ -21,7 +21,7 @@ REASONS = {
     "sure": "Noise is Gaussian, so Stein's estimate of the error is unbiased for what is measured.",
     "pure": "Noise is of photons, so its estimate of the error (PURE) is unbiased to first order for what is "
     "measured.",
-    "discrepancy": "Stein's estimate needs Gaussian noise, and where entries are mixed it sees only what was "
+    "discrepancy": "Stein's estimate needs Gaussian noise, and of mixed entries it sees only what was "
     "measured; a residual as large as the noise holds for all.",
     "l-curve": "The corner of data energy against prior energy was asked for.",
 }
