@@ -148,11 +148,11 @@ def other(likelihood: Likelihood, truth: Tensor) -> tuple[str, Baseline]:
     if isinstance(likelihood.operator, op.Radon):
         return "Landweber", _stopped(likelihood.operator, likelihood.y, truth)
     near = likelihood.gaussian()
-    sigma = float(near.sigma[0])
     if isinstance(likelihood.operator, op.Identity) and not isinstance(likelihood, noise.Coloured):
+        sigma = float(likelihood.moments(truth)[1].mean().sqrt())
         return "BM3D", bm3d(IDENTITY, _unbiased(likelihood), sigma, truth)
     assert isinstance(near.operator, op.LinearOperator)
-    return "TV", total_variation(near.operator, near.y, sigma, truth)
+    return "TV", total_variation(near.operator, near.y, float(near.sigma[0]), truth)
 
 
 def _anscombe(likelihood: noise.Poisson | noise.PoissonGaussian, truth: Tensor) -> Baseline:
