@@ -8,6 +8,9 @@ from aipo.operators import LinearOperator
 from aipo.posterior.form import Posterior
 from aipo.surrogates import LowRankStationary, StationaryGaussian
 
+# Numbers kept of the last α: those of a whole path for small pictures, two for large ones.
+KEPT = 1 << 24
+
 
 class Filtered(Posterior):
     """AᵀA and S of Σ = W Wᵀ + S are the same at every place: at each frequency a matrix between the colours.
@@ -16,7 +19,7 @@ class Filtered(Posterior):
 
         (AᵀA + αΣ⁻¹)⁻¹ = B⁻¹ + B⁻¹Q (K/α − QᵀB⁻¹Q)⁻¹ QᵀB⁻¹,
 
-    exactly; without W it is B⁻¹. What belongs to an α is kept for the last few.
+    exactly; without W it is B⁻¹. What belongs to an α is kept for the last ones.
 
     Args:
         gram: AᵀA at each frequency, (H, W//2 + 1, C, C) in `rfft2` order, symmetric.
@@ -28,17 +31,17 @@ class Filtered(Posterior):
         self, operator: LinearOperator, surrogate: StationaryGaussian | LowRankStationary, gram: Tensor
     ):
         super().__init__(operator, surrogate)
-        blank = torch.zeros(1, *operator.shape, dtype=torch.float64)
+        blank = torch.zeros(1, *operator.shape, dtype=torch.float64, device=surrogate.mean.device)
         power = surrogate.power if isinstance(surrogate, LowRankStationary) else surrogate.power(blank)
         colours = surrogate.colours.double()
-        self._gram = gram.double()
+        self._gram = gram.to(blank)
         self._texture = torch.einsum("chw,ci,cj->hwij", 1 / power.double(), colours, colours)
         self._kept: dict[float, tuple[Tensor, Tensor, Tensor]] = {}
         columns = blank[:0]
         if isinstance(surrogate, LowRankStationary):
             columns = surrogate.loadings.double().T.unflatten(1, operator.shape)
         self._q = _filter(self._texture, columns).flatten(1).T
-        self._k = torch.eye(len(columns), dtype=torch.float64) + columns.flatten(1) @ self._q
+        self._k = torch.eye(len(columns)).to(blank) + columns.flatten(1) @ self._q
 
     def metric(self, v: Images, alpha: PerImage) -> Images:
         exact, found = v.double(), torch.empty_like(v)
@@ -57,7 +60,7 @@ class Filtered(Posterior):
     def _at(self, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
         """B⁻¹ at each frequency, B⁻¹Q as (n, r), and (K/α − QᵀB⁻¹Q)⁻¹."""
         if alpha not in self._kept:
-            if len(self._kept) >= 16:
+            if len(self._kept) >= max(2, KEPT // self._gram.numel()):
                 self._kept.clear()
             inverse = torch.linalg.inv(self._gram + alpha * self._texture)
             columns = _filter(inverse, self._q.T.unflatten(1, self.operator.shape)).flatten(1).T.contiguous()
