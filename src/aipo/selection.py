@@ -82,10 +82,8 @@ class Sure:
         return self.likelihood.append(self.likelihood.y + self.epsilon * self.stein.probe)
 
     def __call__(self, x: Images) -> PerImage:
-        residual, excess = self.residual_and_excess(x)
-        return (
-            dot(residual, residual) - self.stein.trace + 2 * excess
-        ) / self.likelihood.operator.measurements
+        (residual, excess), m = self.residual_and_excess(x), self.likelihood.operator.measurements
+        return (dot(residual, residual) - self.stein.trace + 2 * excess) / m
 
     def residual_and_excess(self, x: Images) -> tuple[Tensor, PerImage]:
         """A x(y) − y like y, and the estimate of tr ΣJ, how much of the noise A x(y) follows, (B,)."""
