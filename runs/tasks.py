@@ -46,10 +46,11 @@ BANDS = 0.001 + 0.6 * torch.exp(-((torch.fft.fftfreq(64)[:, None] / 0.02) ** 2))
 
 @dataclass(frozen=True)
 class Task:
-    """An instrument: its operator, and the noise of a measurement y of it."""
+    """An instrument: its operator, the noise of a measurement y of it, and a value that y can have."""
 
     operator: op.Operator
     noise: Callable[[op.Operator, Tensor], Likelihood]
+    valid: float = 0.5
 
 
 def gaussian(operator: op.Operator, sigma: float) -> Task:
@@ -75,7 +76,7 @@ TASKS = {
     "tone curve 2.2, σ = 0.05": gaussian(op.gamma_curve(IDENTITY, 2.2), 0.05),
     "magnitudes, m = n/2, σ = 0.01": gaussian(op.Magnitude(op.FourierSensing(SHAPE, 6144, seed=0)), 0.01),
     "one bit, m = 2n/3": Task(
-        op.FourierSensing(SHAPE, 8192, seed=0), partial(noise.OneBit, threshold=0.0, sigma=0.1)
+        op.FourierSensing(SHAPE, 8192, seed=0), partial(noise.OneBit, threshold=0.0, sigma=0.1), valid=1.0
     ),
     "σ from 0.02 to 0.2": Task(IDENTITY, partial(noise.Heteroscedastic, sigma=RAMP)),
     "bands": Task(IDENTITY, partial(noise.Coloured, spectrum=BANDS)),
@@ -134,7 +135,8 @@ def judge(task: Task, way: str, x: Tensor) -> dict:
 
 def measured(task: Task, x: Tensor) -> Likelihood:
     """Fresh noise, always the same."""
-    blank = task.noise(task.operator, torch.ones(len(x), *task.operator.measurement_shape))
+    like = torch.full((len(x), *task.operator.measurement_shape), task.valid)
+    blank = task.noise(task.operator, like)
     return task.noise(task.operator, blank.simulate(x, torch.Generator().manual_seed(0)))
 
 
