@@ -186,8 +186,8 @@ def _doubled(options: PathOptions) -> PathOptions:
 def _auto(likelihood: Likelihood, prior: Prior, options: PathOptions, watch) -> Reconstruction:
     """The states of the path mixed."""
     # What mixed measurements leave open, no estimate from them judges: the predictive risk is flat in λ. Blur
-    # leaves open only what is finer than itself. Of photons the discrepancy principle's mixture is as good, on
-    # a path of twice the evaluations (docs/results/photons.md).
+    # leaves open only what is finer than itself. Of photons the discrepancy principle's mixture is as good
+    # (docs/results/photons.md).
     stein = likelihood.stein(torch.zeros_like(likelihood.y))
     judged = isinstance(likelihood.operator, Identity | Mask | Blur)
     if judged and stein is not None and stein.name == "sure":
