@@ -11,7 +11,9 @@ from torch import Tensor
 
 from aipo.arrays import Images
 from aipo.data import load_pictures
+from aipo.metrics import psnr
 from aipo.operators import GaussianSensing, Identity, LinearOperator, block_mask
+from aipo.reconstruction import Reconstruction
 from aipo.sampling import Samples
 
 
@@ -22,6 +24,19 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     found.add_argument("fashion")
     found.add_argument("--out", default="docs/results")
     return found
+
+
+def held_out(doc: str | None) -> argparse.ArgumentParser:
+    """HELD_OUT_TAR --out, described by the first line of a script's own text."""
+    found = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    found.add_argument("tar")
+    found.add_argument("--out", type=Path, default=Path("docs/results"))
+    return found
+
+
+def load_faces(tar: str | Path, count: int, first: int = 0) -> Images:
+    """Some of a tar's pictures, which are of one size."""
+    return torch.from_numpy(np.stack(load_pictures(tar)[first : first + count])).float() / 255
 
 
 def resumable(doc: str | None, name: str) -> tuple[argparse.Namespace, Path]:
@@ -88,6 +103,25 @@ def crop(picture: np.ndarray, side: int) -> Images:
 
 def to_image(picture: np.ndarray) -> Images:
     return torch.from_numpy(picture.copy())[None].float() / 255
+
+
+def of_path(restored: Reconstruction, x: Images) -> dict:
+    """PSNR of each picture of a path, of its start, and what chose the weight at which cost."""
+    return {
+        "psnr": psnr(restored.image, x).tolist(),
+        "start": psnr(restored.start, x).tolist(),
+        "evaluations": restored.evaluations.tolist(),
+        "criterion": restored.criterion,
+    }
+
+
+def of_mean(drawn: Samples, x: Images) -> dict:
+    """PSNR of each posterior mean, its cost, and the share of the true values in its 90 % interval."""
+    return {
+        "psnr": psnr(drawn.mean, x).tolist(),
+        "evaluations": [drawn.evaluations] * len(x),
+        "inside": inside(drawn, x),
+    }
 
 
 def inside(drawn: Samples, x: Tensor) -> list[float]:

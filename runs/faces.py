@@ -11,18 +11,15 @@ standard error of the mean difference over faces. "Inside" is how many of the tr
 interval that the samples give. Goes on where it stopped; --task for one task alone.
 """
 
-import argparse
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
-import numpy as np
 import torch
-from common import add_line, heading, inside, mean, read
+from common import add_line, heading, held_out, load_faces, mean, of_mean, of_path, read
 from torch import Tensor
 
 from aipo.baselines import Baseline, biharmonic, bm3d, lasso_wavelet
-from aipo.data import load_pictures
 from aipo.likelihoods import measure
 from aipo.metrics import psnr
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask, block_mask
@@ -48,14 +45,12 @@ TASKS: dict[str, tuple[LinearOperator, float, str, Competitor]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("tar")
-    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser = held_out(__doc__)
     parser.add_argument("--task", choices=list(TASKS), default=None, help="only this one")
     parser.add_argument("--prior", default="faces64", help="bundled name, or folder")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    x = torch.from_numpy(np.stack(load_pictures(arguments.tar)[:COUNT])).float() / 255
+    x = load_faces(arguments.tar, COUNT)
     for task in TASKS if arguments.task is None else [arguments.task]:
         file = arguments.out / f"faces-{task}.jsonl"
         done = {(row["way"], row["first"]) for row in read(file)}
@@ -76,12 +71,8 @@ def judge(task: str, way: str, first: int, x: Tensor, prior: str) -> dict:
         images = torch.cat([competitor(operator, y, sigma, truth).image for y, truth in each])
         return {**row, "psnr": psnr(images, x).tolist()}
     if way == "path":
-        restored = reconstruct(likelihood, load_prior(prior))
-        found = {"start": psnr(restored.start, x).tolist(), "evaluations": restored.evaluations.tolist()}
-        return {**row, "psnr": psnr(restored.image, x).tolist(), **found}
-    drawn = sample(likelihood, load_prior(prior))
-    spent = [drawn.evaluations] * len(x)
-    return {**row, "psnr": psnr(drawn.mean, x).tolist(), "evaluations": spent, "inside": inside(drawn, x)}
+        return {**row, **of_path(reconstruct(likelihood, load_prior(prior)), x)}
+    return {**row, **of_mean(sample(likelihood, load_prior(prior)), x)}
 
 
 def write(out: Path) -> None:

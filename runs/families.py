@@ -21,9 +21,8 @@ from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
-from common import heading, mean, save
+from common import heading, load_faces, mean, save
 
 from aipo.data import PictureData, load_pictures
 from aipo.fitting import FlowOptions, Origin, fit_prior
@@ -100,7 +99,7 @@ def step_seconds(flows: dict[str, Flow], training: PictureData) -> dict[str, flo
 def compare(arguments: argparse.Namespace, minutes: float) -> None:
     priors = {name: load_prior(arguments.work / name) for name in FAMILIES}
     tar = sorted(Path(arguments.faces).glob("*.tar"))[-1]
-    x = torch.from_numpy(np.stack(load_pictures(tar)[:COUNT])).float() / 255
+    x = load_faces(tar, COUNT)
     milliseconds = gradients(priors, x[:4])
     rows = []
     for name, prior in priors.items():

@@ -18,15 +18,13 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from common import heading, mean, save
+from common import heading, load_faces, mean, save
 from families import FAMILIES, OPTIONS, SHAPE, faces, step_seconds
 from torch import Tensor, nn
 
 from aipo.arrays import per_image_sum
 from aipo.checkpoints import load_state, load_tensors, save_tensors
-from aipo.data import load_pictures
 from aipo.defaults import automatic
 from aipo.flows import Flow, Glow
 from aipo.flows.layers import BASE_BOUND, GaussianBase, bounded
@@ -172,7 +170,7 @@ def main() -> None:
     flow, steps, bits = trained(arguments)
     conditional = ConditionalPrior(flow.eval(), plain.surrogate, {})
     tar = sorted(Path(arguments.faces).glob("*.tar"))[-1]
-    x = torch.from_numpy(np.stack(load_pictures(tar)[:COUNT])).float() / 255
+    x = load_faces(tar, COUNT)
     card = plain.card
     known = {"training steps": card["training"]["steps"], "bits/dim": card["validation_bits_per_dim"]}
     rows = [

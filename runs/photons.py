@@ -9,16 +9,13 @@ the discrepancy principle on one of twice the evaluations; "best" is the best st
 `auto` mixes states around the discrepancy principle's. Mean PSNR in dB. Goes on where it stopped.
 """
 
-import argparse
 from pathlib import Path
 
-import numpy as np
 import torch
-from common import add_line, heading, mean, read
+from common import add_line, heading, held_out, load_faces, mean, read
 from tasks import SHAPE, Task, measured
 from torch import Tensor
 
-from aipo.data import load_pictures
 from aipo.likelihoods import Poisson, PoissonGaussian
 from aipo.metrics import psnr
 from aipo.operators import Identity, random_mask
@@ -40,12 +37,9 @@ TASKS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("tar")
-    parser.add_argument("--out", type=Path, default=Path("docs/results"))
-    arguments = parser.parse_args()
+    arguments = held_out(__doc__).parse_args()
     torch.set_num_threads(1)
-    x = torch.from_numpy(np.stack(load_pictures(arguments.tar)[FIRST : FIRST + COUNT])).float() / 255
+    x = load_faces(arguments.tar, COUNT, FIRST)
     file = arguments.out / "photons.jsonl"
     done = {row["task"] for row in read(file)}
     for name, task in TASKS.items():
@@ -70,11 +64,8 @@ def judge(task: Task, x: Tensor) -> dict:
 
 def write(rows: list[dict], file: Path) -> None:
     columns = ("PURE", "discrepancy", "best", "auto")
-    lines = [
-        *heading("Photons", __doc__),
-        "| task | " + " | ".join(columns) + " | evaluations: PURE | auto |",
-    ]
-    lines += ["|---" * 7 + "|"]
+    lines = heading("Photons", __doc__)
+    lines += [f"| task | {' | '.join(columns)} | evaluations: PURE | auto |", "|---" * 7 + "|"]
     for row in rows:
         figures = [f"{mean(row[name]):.2f}" for name in columns] + [f"{spent:.0f}" for spent in row["spent"]]
         lines.append(f"| {row['task']} | " + " | ".join(figures) + " |")

@@ -4,31 +4,29 @@
 
 The first faces of the tar that was held out of training, 3 × 64 × 64, prior `faces64`. "Other" is what one
 would use without a flow, at its best: its weight or strength comes from the truth, for each face. TV is total
-variation in opponent colours under a Gaussian data term of the same operator; BM3D works on the variance-
-stabilised picture where noise has a transform for that (counts: Anscombe's with read-out noise; speckle: the
-logarithm); for tomography it is Landweber's iteration, stopped at its best. "Start" is the closed form of the
+variation in opponent colours under a white Gaussian data term of the same operator, bent and one-bit
+measurements straightened; BM3D works on a picture of even noise where there is a transform for that (counts:
+Anscombe's with read-out noise; speckle: the logarithm); for tomography it is Landweber's iteration, stopped
+at its best. "Start" is the closed form of the
 prior's surrogate at the chosen weight, "path" what `aipo.reconstruct` restores with everything by default and
 "chosen by" its criterion, "mean" the posterior mean of `aipo.sample`. Mean PSNR in dB. Goes on where it
 stopped; --task for one task alone.
 """
 
-import argparse
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from common import add_line, heading, inside, mean, read
+from common import add_line, heading, held_out, load_faces, mean, of_mean, of_path, read
 from torch import Tensor
 
 from aipo import likelihoods as noise
 from aipo import operators as op
 from aipo.arrays import expand
 from aipo.baselines import Baseline, bm3d, total_variation
-from aipo.data import load_pictures
 from aipo.likelihoods import Likelihood
 from aipo.metrics import psnr
 from aipo.priors import load_prior
@@ -96,13 +94,11 @@ TASKS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("tar")
-    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser = held_out(__doc__)
     parser.add_argument("--task", choices=list(TASKS), nargs="*", default=None, help="only these")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    x = torch.from_numpy(np.stack(load_pictures(arguments.tar)[:COUNT])).float() / 255
+    x = load_faces(arguments.tar, COUNT)
     file = arguments.out / "tasks.jsonl"
     done = {(row["task"], row["way"]) for row in read(file)}
     for name in arguments.task or TASKS:
@@ -122,15 +118,8 @@ def judge(task: Task, way: str, x: Tensor) -> dict:
         return {"psnr": psnr(images, x).tolist(), "name": found[0][0]}
     prior = load_prior("faces64")
     if way == "path":
-        restored = reconstruct(likelihood, prior)
-        return {
-            "psnr": psnr(restored.image, x).tolist(),
-            "start": psnr(restored.start, x).tolist(),
-            "evaluations": restored.evaluations.tolist(),
-            "criterion": restored.criterion,
-        }
-    drawn = sample(likelihood, prior)
-    return {"psnr": psnr(drawn.mean, x).tolist(), "inside": inside(drawn, x)}
+        return of_path(reconstruct(likelihood, prior), x)
+    return of_mean(sample(likelihood, prior), x)
 
 
 def measured(task: Task, x: Tensor) -> Likelihood:

@@ -8,16 +8,13 @@ Inside is the share of true values in the interval (90 % and 50 % nominal), std 
 stated deviations, error that of the true ones. Goes on where it stopped.
 """
 
-import argparse
 from pathlib import Path
 
-import numpy as np
 import torch
-from common import add_line, heading, read
+from common import add_line, heading, held_out, load_faces, read
 from faces import TASKS
 from torch import Tensor
 
-from aipo.data import load_pictures
 from aipo.likelihoods import measure
 from aipo.priors import load_prior
 from aipo.reconstruct import reconstruct
@@ -27,12 +24,9 @@ COUNT = 5
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("tar")
-    parser.add_argument("--out", type=Path, default=Path("docs/results"))
-    arguments = parser.parse_args()
+    arguments = held_out(__doc__).parse_args()
     torch.set_num_threads(1)
-    x = torch.from_numpy(np.stack(load_pictures(arguments.tar)[:COUNT])).float() / 255
+    x = load_faces(arguments.tar, COUNT)
     file = arguments.out / "uncertainty.jsonl"
     done = {row["task"] for row in read(file)}
     for task in TASKS:
