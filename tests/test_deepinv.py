@@ -187,6 +187,7 @@ def test_a_physics_that_treats_every_place_alike_is_found_out(name, everywhere_a
     assert (gram is not None) == everywhere_alike
     if gram is not None:
         x = torch.rand(2, *shape)
+        assert operator.linear.gram() is gram, "found out once"
         mixed = torch.einsum("hwij,bjhw->bihw", gram.to(torch.complex128), torch.fft.rfft2(x.double()))
         expected = operator.linear.adjoint(operator(x)).double()
         torch.testing.assert_close(torch.fft.irfft2(mixed, s=shape[1:]), expected, rtol=0, atol=1e-5)

@@ -39,9 +39,6 @@ AUTOMATIC_SMALL_MIXED = PathOptions(
     (0.25, 0.5, 1.0, 2.0, 4.0), solver=Adam(0.005), evaluations=64, metric="data"
 )
 
-# Cameras and scanners that lose fine detail or some frequencies are another matter: the surrogate knows how
-# strongly each is held, and L-BFGS in its metric is better and four times quicker.
-
 # Under a flow for any size half as many steps, twice as long, are enough.
 AUTOMATIC_MIXED = replace(AUTOMATIC_SMALL_MIXED, solver=Adam(0.01), evaluations=32)
 
@@ -61,6 +58,7 @@ def automatic(operator: Operator, prior: Prior) -> PathOptions:
             return AUTOMATIC_HOLES
         return AUTOMATIC_SMALL_HOLES if _has_holes(operator) else AUTOMATIC_SMALL
     if textured and _loses_detail(operator):
+        # The surrogate knows how strongly each frequency is held, so L-BFGS in its metric does not go astray.
         return AUTOMATIC
     mixing = not isinstance(operator, Identity | Mask)
     if _any_size(prior):

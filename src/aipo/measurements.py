@@ -51,7 +51,7 @@ NOISE = {
 
 
 # Operators made of others, by their parts.
-COMBINED: dict[str, Callable[..., Operator]] = {
+_COMBINED: dict[str, Callable[..., Operator]] = {
     "Composition": Composition,
     "Stack": Stack,
     "Magnitude": Magnitude,
@@ -106,7 +106,7 @@ def load_measurement(path: str | Path) -> tuple[str, Likelihood]:
 def _described(operator: Operator) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What a file keeps of an operator, as tensors and as numbers; those of its parts inside."""
     kind = type(operator).__name__
-    if kind not in _OPERATORS and kind not in COMBINED:
+    if kind not in _OPERATORS and kind not in _COMBINED:
         raise InputError(f"a measurement of {kind} cannot be written to a file; keep it in Python")
     parts = [_described(part) for part in _parts(operator)]
     tensors = {f"{i}.{name}": value for i, part in enumerate(parts) for name, value in part[0].items()}
@@ -166,8 +166,8 @@ _OPERATORS: dict[str, Callable[[tuple[int, int, int], dict, dict], LinearOperato
 
 def _operator(tensors: dict[str, Tensor], metadata: dict[str, Any], path: str | Path) -> Operator:
     kind = metadata["operator"]
-    if kind in COMBINED:
-        return COMBINED[kind](
+    if kind in _COMBINED:
+        return _COMBINED[kind](
             *(_operator(_inside(tensors, i), part, path) for i, part in enumerate(metadata["parts"]))
         )
     if kind not in _OPERATORS:

@@ -1,5 +1,6 @@
 """deepinv's physics as operators: y = sensor(noise(A x)) → A."""
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from aipo.arrays import Images, Measurements
 from aipo.deepinv.loading import load
 from aipo.errors import InputError
 from aipo.operators import Identity, LinearOperator, Mask, Operator
+from aipo.posterior.filtered import mix_colours
 
 dinv = load()
 
@@ -47,22 +49,23 @@ class LinearInstrument(Instrument, LinearOperator):
             return torch.autograd.grad(self.forward(x), x, y)[0]
 
     def gram(self) -> Tensor | None:
+        return self._gram
+
+    @cached_property
+    def _gram(self) -> Tensor | None:
         """Found out by trying: what AᵀA makes of a point in each colour tells all, if it is a convolution."""
-        channels = self.shape[0]
-        points = torch.zeros(channels, *self.shape, dtype=torch.float64)
+        channels, device = self.shape[0], _device(self._single)
+        points = torch.zeros(channels, *self.shape, dtype=torch.float64, device=device)
         points[torch.arange(channels), torch.arange(channels), 0, 0] = 1
-        found = torch.fft.rfft2(self._normal(points)).permute(2, 3, 1, 0)
+        found = torch.fft.rfft2(self.adjoint(self.forward(points))).permute(2, 3, 1, 0)
         values, vectors = torch.linalg.eigh((found.real + found.real.mT) / 2)
         # Single precision can make what is not measured slightly negative.
         gram = vectors @ torch.diag_embed(values.clamp_min(0)) @ vectors.mT
         x = torch.rand(1, *self.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        direct = torch.fft.rfft2(self._normal(x))[0]
-        filtered = torch.einsum("hwij,jhw->ihw", gram.to(direct.dtype), torch.fft.rfft2(x)[0])
-        same = (filtered - direct).abs().max() < 1e-4 * direct.abs().max()
+        x = x.to(device)
+        direct = self.adjoint(self.forward(x))
+        same = (mix_colours(gram, x) - direct).abs().max() < 1e-4 * direct.abs().max()
         return gram if bool(same) else None
-
-    def _normal(self, x: Images) -> Images:
-        return self.adjoint(self.forward(x))
 
 
 def operator_and_values(physics: Any, y: Any, shape: tuple[int, int, int] | None) -> tuple[Operator, Tensor]:
@@ -182,13 +185,17 @@ def _check_sensor(physics: Any, values: Tensor) -> None:
         )
 
 
+def _device(physics: Any) -> torch.device:
+    return next((buffer.device for buffer in physics.buffers()), torch.device("cpu"))
+
+
 def _in_double(physics: Any, shape: tuple[int, int, int]) -> Any | None:
     """A copy in double precision, where the physics works in it."""
     try:
         copy = physics.clone().double()
         with torch.no_grad():
-            device = next((b.device for b in physics.buffers()), torch.device("cpu"))
-            values = flat(applied(copy, torch.zeros(1, *shape, dtype=torch.float64, device=device)))
+            blank = torch.zeros(1, *shape, dtype=torch.float64, device=_device(physics))
+            values = flat(applied(copy, blank))
     except (RuntimeError, TypeError):
         return None
     return copy if values.dtype == torch.float64 else None

@@ -40,18 +40,18 @@ class Filtered(Posterior):
         columns = blank[:0]
         if isinstance(surrogate, LowRankStationary):
             columns = surrogate.loadings.double().T.unflatten(1, operator.shape)
-        self._q = _filter(self._texture, columns).flatten(1).T
-        self._k = torch.eye(len(columns)).to(blank) + columns.flatten(1) @ self._q
+        self._q = mix_colours(self._texture, columns)  # the columns of Q, as pictures
+        self._k = torch.eye(len(columns)).to(blank) + columns.flatten(1) @ self._q.flatten(1).T
 
     def metric(self, v: Images, alpha: PerImage) -> Images:
         exact, found = v.double(), torch.empty_like(v)
         for level in alpha.double().unique().tolist():
             chosen = alpha.double() == level
-            inverse, columns, core = (kept.to(v.device) for kept in self._at(level))
+            inverse, columns, core = self._at(level)
             own = exact[chosen]
             inner = rowwise(rowwise(own.flatten(1), columns), core)
             smooth = rowwise(inner, columns.T).reshape(own.shape)
-            found[chosen] = (_filter(inverse, own) + smooth).to(v.dtype)
+            found[chosen] = (mix_colours(inverse, own) + smooth).to(v.dtype)
         return found
 
     def _from_residual(self, residual: Measurements, alpha: PerImage) -> Images:
@@ -63,13 +63,14 @@ class Filtered(Posterior):
             if len(self._kept) >= max(2, KEPT // self._gram.numel()):
                 self._kept.clear()
             inverse = torch.linalg.inv(self._gram + alpha * self._texture)
-            columns = _filter(inverse, self._q.T.unflatten(1, self.operator.shape)).flatten(1).T.contiguous()
-            core = torch.cholesky_inverse(torch.linalg.cholesky(self._k / alpha - self._q.T @ columns))
+            columns = mix_colours(inverse, self._q).flatten(1).T.contiguous()
+            inner = self._k / alpha - self._q.flatten(1) @ columns
+            core = torch.cholesky_inverse(torch.linalg.cholesky(inner))
             self._kept[alpha] = inverse, columns, core
         return self._kept[alpha]
 
 
-def _filter(matrices: Tensor, v: Images) -> Images:
+def mix_colours(matrices: Tensor, v: Images) -> Images:
     """Multiply the colours of v at each frequency by a matrix, (H, W//2 + 1, C, C)."""
     if len(v) == 0:
         return v  # which MKL's transform refuses
