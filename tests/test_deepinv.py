@@ -12,6 +12,7 @@ from torch import Tensor
 import aipo
 from aipo.deepinv import FlowPrior, Reconstructor, from_deepinv
 from aipo.deepinv.loading import load
+from aipo.defaults import residual_tells
 from aipo.errors import InputError
 from aipo.likelihoods import Gaussian, Heteroscedastic, Poisson
 from aipo.metrics import psnr
@@ -168,23 +169,24 @@ def test_operators_from_physics_verify_themselves(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "everywhere_alike"),
+    ("name", "everywhere_alike", "judged"),
     [
-        ("blur", True),
-        ("blur-fft", True),
-        ("decolorize", True),
-        ("mri", True),
-        ("blur-valid", False),
-        ("downsampling", False),
-        ("sensing", False),
+        ("blur", True, True),
+        ("blur-fft", True, True),
+        ("decolorize", True, False),
+        ("mri", True, False),
+        ("blur-valid", False, False),
+        ("downsampling", False, False),
+        ("sensing", False, False),
     ],
 )
-def test_a_physics_that_treats_every_place_alike_is_found_out(name, everywhere_alike):
+def test_a_physics_that_treats_every_place_alike_is_found_out(name, everywhere_alike, judged):
     shape, make = PHYSICS[name]
     physics = make()
     operator = from_deepinv(physics, physics(torch.rand(1, *shape))).operator
     gram = operator.linear.gram()
     assert (gram is not None) == everywhere_alike
+    assert residual_tells(operator) == judged, "by SURE"
     if gram is not None:
         x = torch.rand(2, *shape)
         assert operator.linear.gram() is gram, "found out once"

@@ -5,7 +5,7 @@ import torch
 from closed_form import gaussian_prior
 
 from aipo import load_prior
-from aipo.defaults import automatic, direct
+from aipo.defaults import automatic, direct, residual_tells
 from aipo.lbfgs import LBFGS
 from aipo.likelihoods import measure
 from aipo.operators import (
@@ -20,6 +20,7 @@ from aipo.operators import (
     block_mask,
     cartesian_mask,
     gaussian_kernel,
+    motion_kernel,
 )
 from aipo.reconstruct import reconstruct
 from aipo.solvers import Adam
@@ -97,3 +98,21 @@ def test_lost_detail_is_followed_by_curvature_and_random_mixtures_by_adam():
             assert isinstance(automatic(operator, known).solver, LBFGS)
     for operator in (GaussianSensing(shape, 9), Composition(blur, Grey(shape)), Grey(shape)):
         assert isinstance(automatic(operator, prior).solver, Adam)
+
+
+def test_the_residual_tells_of_entries_and_blurs_alone():
+    shape = (3, 64, 64)
+    for operator in (
+        Identity(shape),
+        block_mask(shape, 19),
+        Blur(shape, gaussian_kernel(1.5)),
+        Blur(shape, motion_kernel(9, 30)),
+    ):
+        assert residual_tells(operator)
+    for operator in (
+        FourierMask(shape, cartesian_mask((64, 64), 0.3)),
+        Grey(shape),
+        Downsampling(shape, 2),
+        GaussianSensing(shape, 9),
+    ):
+        assert not residual_tells(operator)

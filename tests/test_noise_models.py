@@ -133,14 +133,36 @@ def test_energy_is_minus_the_log_density_with_every_constant(model):
 
 @every_model
 def test_simulated_noise_has_the_moments_and_a_misfit_of_one(model):
-    """4,000 measurements of one picture: mean within 5 standard errors, variance within a fifth."""
+    """4,000 measurements of one picture: mean within 5 standard errors, variance within a fifth.
+
+    Of one bit the misfit is 1 for pictures as spread as photographs are, not for each.
+    """
     x = pictures(1).expand(4000, *SHAPE)
     likelihood = measured(model, x)
     mean, variance = (moment[0] for moment in likelihood.moments(x[:1].expand(4000, *SHAPE)))
     error = (variance / 4000).sqrt()
     assert ((likelihood.y.mean(0) - mean).abs() / error).max() < 5
     assert (likelihood.y.var(0) / variance - 1).abs().max() < 0.2
+    if model is MODELS["one-bit"]:
+        x = 0.5 + 0.25 * torch.randn(4000, *SHAPE, generator=torch.Generator().manual_seed(3)).double()
+        likelihood = measured(model, x)
     assert float(likelihood.misfit(x).mean()) == pytest.approx(1, abs=0.03)
+
+
+@every_model
+def test_precision_is_the_information_of_a_value_or_less(model):
+    """Of 20,000 simulated values; of those that tell u by their mean alone it is all there is."""
+    x = pictures(1)
+    many = x.expand(20_000, *SHAPE)
+    likelihood = measured(model, many)
+    place = many.clone().requires_grad_()
+    slope = torch.autograd.grad(likelihood(place).sum(), place)[0]
+    information = slope.square().mean(0)
+    precision = likelihood.precision(many)[0]
+    ratio = precision / information
+    assert (precision > 0).all() and ratio.max() < 1.1
+    if model in [MODELS[name] for name in ("heteroscedastic", "poisson", "gamma", "one-bit")]:
+        assert ratio.min() > 0.9
 
 
 @every_model

@@ -9,6 +9,7 @@ from math import prod
 import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt
+from torch import Tensor
 
 from aipo.lbfgs import LBFGS
 from aipo.likelihoods import Likelihood
@@ -91,6 +92,32 @@ def direct(likelihood: Likelihood, prior: Prior, weight: float, evaluations: int
     return options
 
 
+def residual_tells(operator: Operator) -> bool:
+    """Whether a picture x is as good as its A x is, so that an estimate of the error of A x judges it.
+
+    Of entries it is, and of a blur, which leaves open only what is finer than itself.
+    """
+    if isinstance(operator, Identity | Mask):
+        return True
+    gram = operator.gram() if isinstance(operator, LinearOperator) else None
+    return gram is not None and _keeps_colours(gram) and _is_local(gram, operator.shape)
+
+
+def _is_local(gram: Tensor, shape: tuple[int, int, int]) -> bool:
+    """Whether AᵀA carries a point no farther than a quarter of the picture, as blurs do."""
+    _, height, width = shape
+    spread = torch.fft.irfft2(gram, s=(height, width), dim=(0, 1)).square().sum((2, 3))
+    rows = torch.fft.fftfreq(height).abs()[:, None] <= 0.25
+    near = rows & (torch.fft.fftfreq(width).abs() <= 0.25)
+    return float(spread[~near.to(spread.device)].sum()) < 1e-6 * float(spread.sum())
+
+
+def _keeps_colours(gram: Tensor) -> bool:
+    """Whether the mean of every colour is measured."""
+    held = torch.linalg.eigvalsh(gram[0, 0])
+    return float(held.min()) > 0.01 * float(held.max())
+
+
 def _loses_detail(operator: Operator) -> bool:
     """Whether the mean of every colour is measured, and what is not is finer, or some of the frequencies."""
     if isinstance(operator, Composition):
@@ -98,10 +125,7 @@ def _loses_detail(operator: Operator) -> bool:
     if isinstance(operator, Downsampling):
         return True
     gram = operator.gram() if isinstance(operator, LinearOperator) else None
-    if gram is None:
-        return False
-    held = torch.linalg.eigvalsh(gram[0, 0])
-    return float(held.min()) > 0.01 * float(held.max())
+    return gram is not None and _keeps_colours(gram)
 
 
 def _any_size(prior: Prior) -> bool:

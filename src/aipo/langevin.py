@@ -65,7 +65,7 @@ class Draw:
 
 
 def langevin(
-    problem: Problem, x: Tensor, weight: PerImage, options: LangevinOptions, seeds: list[int]
+    problem: Problem, x: Tensor, weight: PerImage, options: LangevinOptions, white: White
 ) -> Iterator[Draw]:
     """The chain of every image from x on, burn-in included.
 
@@ -76,14 +76,14 @@ def langevin(
         problem: its `noise` is needed.
         x: where the chains begin, (B, ...).
         weight: λ, (B,).
-        seeds: of the noise, one per image.
+        white: noise of each image.
 
     Raises:
         InputError: a problem over latents, or one without noise of its metric.
     """
     if problem.noise is None:
         raise InputError("this problem has no draws of its metric; sample over pictures, not latents")
-    white, metric = White(seeds), problem.metric(weight)
+    metric = problem.metric(weight)
     indices = torch.arange(len(x), device=x.device)
     step = torch.full_like(weight, options.step)
 

@@ -9,12 +9,11 @@ from torch import Tensor
 
 from aipo.arrays import Images, PerImage
 from aipo.blending import mixture, recent_shares, sure_shares
-from aipo.defaults import automatic
+from aipo.defaults import automatic, residual_tells
 from aipo.errors import InputError, Status
 from aipo.latents import in_latents
 from aipo.likelihoods import Likelihood
 from aipo.objective import objective
-from aipo.operators import Blur, Identity, Mask
 from aipo.path import Trace
 from aipo.priors import Prior
 from aipo.problem import Problem
@@ -189,8 +188,7 @@ def _auto(likelihood: Likelihood, prior: Prior, options: PathOptions, watch) -> 
     # leaves open only what is finer than itself. Of photons the discrepancy principle's mixture is as good
     # (docs/results/photons.md).
     stein = likelihood.stein(torch.zeros_like(likelihood.y))
-    judged = isinstance(likelihood.operator, Identity | Mask | Blur)
-    if judged and stein is not None and stein.name == "sure":
+    if residual_tells(likelihood.operator) and stein is not None and stein.name == "sure":
         return _mixed_by_sure(likelihood, prior, options, watch)
     single = _select(Discrepancy(likelihood), likelihood, prior, _doubled(options), watch)
     weights = torch.stack([state.weight for state in single.path])

@@ -1,12 +1,12 @@
 """Likelihood × prior → posterior: its mean, its spread, and pictures drawn from it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, content_seed
+from aipo.arrays import Images, White, content_seed
 from aipo.errors import InputError
 from aipo.langevin import Draw, LangevinOptions, langevin
 from aipo.likelihoods import Likelihood
@@ -14,6 +14,12 @@ from aipo.objective import objective
 from aipo.posterior import posterior
 from aipo.priors import Prior
 from aipo.problem import Problem
+from aipo.scales import uneven_scale
+
+# How far off the start a chain begins, of what the metric would have: a flow's posterior is about half as
+# wide as its surrogate's. From the mode itself F takes hundreds of steps to rise to what it is of draws, and
+# what is measured poorly keeps the mode's size (dev/LOG.md).
+BEGUN = 0.5
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ def sample(
         count: pictures to keep of each chain.
         weight: λ; 1 is the posterior.
         options: length and step of the chain.
-        start: (B, C, H, W) where the chains begin; by default the surrogate's closed-form picture.
+        start: (B, C, H, W) near which the chains begin; by default the surrogate's own picture.
         watch: called with every draw, for progress bars.
 
     Raises:
@@ -92,12 +98,14 @@ def chain(
     if not 0 < weight < float("inf"):
         raise InputError(f"weight = {weight}; use a positive number, 1 for the posterior")
     weights = torch.full((len(likelihood),), weight).to(likelihood.y)
+    white = White([content_seed(y) for y in likelihood.y])
     begin = problem.start(weights) if start is None else start
-    seeds = [content_seed(y) for y in likelihood.y]
+    if problem.noise is not None:
+        begin = begin + BEGUN * problem.noise(weights, white)
     keep = set(torch.linspace(0, used - 1, count + 1)[1:].round().long().tolist())
     mean, squares = torch.zeros_like(begin), torch.zeros_like(begin)
     images, objectives = [], []
-    for index, draw in enumerate(langevin(problem, begin, weights, options, seeds)):
+    for index, draw in enumerate(langevin(problem, begin, weights, options, white)):
         objectives.append(draw.objective)
         if watch:
             watch(draw)
@@ -113,9 +121,14 @@ def chain(
 
 
 def sampling_problem(likelihood: Likelihood, prior: Prior) -> Problem:
-    """D + λR with a metric as wide as the surrogate's posterior."""
+    """D + λR with a metric as wide as the surrogate's posterior, and narrower where single values are surer.
+
+    A path is better off without the latter (dev/LOG.md).
+    """
     surrogate = getattr(prior, "surrogate", None)
     if surrogate is None:
         return objective(likelihood, prior)
-    closed = posterior(likelihood.gaussian().operator.linear, surrogate)
-    return objective(likelihood, prior, closed=closed.for_sampling())
+    near = likelihood.gaussian()
+    closed = posterior(near.operator.linear, surrogate).for_sampling()
+    scale = uneven_scale(likelihood, near, closed)
+    return replace(objective(likelihood, prior, closed=closed), metric=scale.metric, noise=scale.noise)

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from aipo.arrays import Measurements, PerImage, expand
+from aipo.arrays import Images, Measurements, PerImage, expand
 from aipo.errors import InputError
 from aipo.likelihoods.likelihood import positive, standard_normal
 from aipo.likelihoods.pointwise import Pointwise
@@ -130,6 +130,7 @@ class OneBit(Pointwise):
 
     shared = ("threshold",)
     per_image = ("sigma",)
+    rough = True
 
     def __init__(self, operator: Operator, y: Measurements, threshold: float, sigma: float | Tensor):
         super().__init__(operator, y)
@@ -155,15 +156,35 @@ class OneBit(Pointwise):
     def nearest(self) -> tuple[Measurements, float | PerImage]:
         """Mean and spread of u given its sign, where u is normal around the threshold.
 
-        Nothing measured tells how widely; it is taken from a picture of random entries as spread as those of
-        photographs are (standard deviation ¼ around ½), and from the noise.
+        How widely is `_variance`, and the noise's.
         """
-        entries = torch.randn(1, *self.operator.shape, generator=torch.Generator().manual_seed(0))
-        squares = (self.operator((0.5 + 0.25 * entries).to(self.y)) - self.threshold) ** 2
-        spread = (squares.mean() + self.sigma**2).sqrt()
+        spread = (self._variance() + self.sigma**2).sqrt()
         mean = math.sqrt(2 / math.pi)
         nearest = self.threshold + mean * expand(spread, self.y) * self.y
         return nearest, math.sqrt(1 - mean**2) * spread
+
+    def misfit(self, x: Images) -> PerImage:
+        """D(x) over what it is on average of values of that spread, each with its own sign.
+
+        Pearson's statistic is all of one sure sign that is wrong; and the entropy of x itself, which grows as
+        x shrinks, tells nothing of x.
+        """
+        z = torch.linspace(-8, 8, 1601, dtype=torch.float64)
+        entropy = torch.special.entr(torch.special.ndtr(z)) + torch.special.entr(torch.special.ndtr(-z))
+        ratio = self.sigma.double().cpu() / self._variance().double().cpu().sqrt()
+        density = ratio[:, None] * _density(ratio[:, None] * z)
+        expected = torch.trapezoid(entropy * density, z).to(self.y)
+        return self(x) / (self.operator.measurements * expected)
+
+    def _variance(self) -> Tensor:
+        """Of u around the threshold. Nothing measured tells it.
+
+        It is taken from pictures of random entries as spread as those of photographs are (standard deviation
+        ¼ around ½), of a small operator as many as are needed to tell.
+        """
+        count = max(1, 10_000 // math.prod(self.operator.shape))
+        entries = torch.randn(count, *self.operator.shape, generator=torch.Generator().manual_seed(0))
+        return ((self.operator((0.5 + 0.25 * entries).to(self.y)) - self.threshold) ** 2).mean()
 
 
 def log_interval(a: Tensor, b: Tensor) -> Tensor:

@@ -50,6 +50,8 @@ class Likelihood(ABC):
 
     shared: ClassVar[tuple[str, ...]] = ()
     per_image: ClassVar[tuple[str, ...]] = ()
+    # Whether `nearest` tells so little that a path's start is better solved for under the likelihood itself.
+    rough: ClassVar[bool] = False
 
     def __init__(self, operator: Operator, y: Measurements):
         if tuple(y.shape[1:]) != tuple(operator.measurement_shape) or len(y) == 0:
@@ -82,6 +84,11 @@ class Likelihood(ABC):
     @abstractmethod
     def nearest(self) -> tuple[Measurements, float | PerImage]:
         """Measurements, and the standard deviation of Gaussian noise, that say about the same of f(x)."""
+
+    def precision(self, x: Images) -> Measurements:
+        """Information of each measured value about its own f(x): an inverse variance, like y."""
+        y, sigma = self.nearest()
+        return expand(positive("sigma", sigma, y) ** -2, y).expand_as(y)
 
     def gaussian(self) -> "Gaussian":
         """Gaussian noise of about this size on measurements of a linear operator.

@@ -42,6 +42,17 @@ class Pointwise(Likelihood):
     def moments(self, x: Images) -> tuple[Measurements, Measurements]:
         return self.mean_and_variance(self.operator(x))
 
+    def precision(self, x: Images) -> Measurements:
+        """(dE[y]/du)²/Var[y], the information of a value that its mean carries.
+
+        Source: McCullagh & Nelder 1989, Generalized Linear Models, on quasi-likelihood.
+        """
+        with torch.enable_grad():
+            u = self.operator(x).detach().requires_grad_()
+            mean, variance = self.mean_and_variance(u)
+            slope = torch.autograd.grad(mean.sum(), u)[0]
+        return slope**2 / variance.detach()
+
     def nearest(self) -> tuple[Measurements, float | PerImage]:
         """The same measurements, with the mean variance that they would have if they were exact."""
         variance = self.mean_and_variance(self.y)[1]

@@ -50,6 +50,9 @@ class Heteroscedastic(Likelihood):
         """σ whose precision is the average one."""
         return self.y, (self.sigma**-2).flatten(1).mean(1) ** -0.5
 
+    def precision(self, x: Images) -> Measurements:
+        return self.sigma**-2
+
     def stein(self, white: Measurements) -> Stein:
         return Stein("sure", self.y, self.sigma * white, per_image_sum(self.sigma**2))
 

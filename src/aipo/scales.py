@@ -1,0 +1,95 @@
+"""How long steps are, and in which directions: the solvers' metric, and draws of N(0, metric).
+
+A metric approximates (∇²F)⁻¹. That of the surrogate knows the operator, the Gaussian surrogate and one noise
+level; where noise is not the same everywhere single entries take shorter steps.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aipo.arrays import Images, PerImage, expand
+from aipo.likelihoods import Gaussian, Likelihood
+from aipo.operators import Identity, Mask
+from aipo.posterior import Noise, Posterior
+from aipo.solvers import Metric
+from aipo.starts import alpha
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Of a batch, at weights (B,) of its images; a criterion's copies may stand behind them.
+
+    Attributes:
+        metric: weights -> metric.
+        noise: (weights, white noise) -> a draw of N(0, metric) for each image.
+    """
+
+    metric: Callable[[PerImage], Metric]
+    noise: Callable[[PerImage, Noise], Tensor]
+
+
+def surrogate_scale(near: Gaussian, closed: Posterior) -> Scale:
+    """(AᵀA/σ² + λΣ⁻¹)⁻¹."""
+
+    def metric(weight: PerImage) -> Metric:
+        variance = near.sigma[: len(weight)] ** 2
+
+        def apply(v: Tensor) -> Tensor:
+            times = len(v) // len(variance)
+            scaled = closed.metric(v, alpha(weight, variance).repeat(times))
+            return expand(variance.repeat(times), v) * scaled
+
+        return apply
+
+    def noise(weight: PerImage, white: Noise) -> Images:
+        sigma = near.sigma[: len(weight)]
+        like = torch.zeros(len(weight), *near.operator.shape).to(sigma)
+        return expand(sigma, like) * closed.noise(like, alpha(weight, sigma**2), white)
+
+    return Scale(metric, noise)
+
+
+def data_scale(near: Gaussian) -> Scale:
+    """The step scale 1/L of the data term, L = ‖A‖²/σ², the same for every entry, measured or not."""
+    length = near.sigma**2 / near.operator.linear.norm_squared
+
+    def metric(weight: PerImage) -> Metric:
+        own = length[: len(weight)]
+        return lambda v: expand(own.repeat(len(v) // len(own)), v) * v
+
+    def noise(weight: PerImage, white: Noise) -> Images:
+        own = length[: len(weight)].sqrt()
+        like = torch.zeros(len(weight), *near.operator.shape).to(own)
+        return expand(own, like) * white(like)
+
+    return Scale(metric, noise)
+
+
+def uneven_scale(likelihood: Likelihood, near: Gaussian, closed: Posterior) -> Scale:
+    """The surrogate's, in shorter steps where entries are measured one by one and one is surer than most."""
+    scale, operator = surrogate_scale(near, closed), near.operator.linear
+    if near is likelihood or not isinstance(operator, Identity | Mask):
+        return scale
+    surer = likelihood.precision(closed.mode(near.y, near.sigma**2)) * expand(near.sigma**2, near.y)
+    return _narrower(scale, 1 - operator.adjoint(1 - surer.clamp_min(1) ** -0.5))
+
+
+def _narrower(scale: Scale, shorter: Images) -> Scale:
+    """c M c: steps of each entry's own length, c ≤ 1."""
+
+    def metric(weight: PerImage) -> Metric:
+        inner, own = scale.metric(weight), shorter[: len(weight)]
+
+        def apply(v: Tensor) -> Tensor:
+            c = own.repeat(len(v) // len(own), 1, 1, 1)
+            return c * inner(c * v)
+
+        return apply
+
+    def noise(weight: PerImage, white: Noise) -> Images:
+        return shorter[: len(weight)] * scale.noise(weight, white)
+
+    return Scale(metric, noise)

@@ -1,0 +1,84 @@
+"""Where a path begins: the solution under the prior's Gaussian surrogate, or the paper's A⁺y.
+
+Under Gaussian noise and a linear operator the surrogate's solution has a closed form, and that of the
+Gaussian near other likelihoods serves as well. Where there is hardly one (signs alone were measured)
+min D + λR_G is solved instead, which is convex where D is and costs no evaluation of the flow.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from aipo.arrays import Images, PerImage
+from aipo.derivatives import value_and_gradient
+from aipo.lbfgs import LBFGS
+from aipo.likelihoods import Gaussian, Likelihood
+from aipo.minimise import minimise
+from aipo.posterior import Posterior
+from aipo.solvers import Metric, Point
+from aipo.surrogates import Surrogate
+from aipo.surrogates import energy as surrogate_energy
+
+# The weight at which the closed-form path is taken to begin: the limit λ → 0⁺ to working precision.
+SMALLEST_WEIGHT = 1e-4
+
+# Of the solution, and nats.
+EVALUATIONS, TOLERANCE = 40, 0.1
+
+# Weights (B,), or one of them -> the picture that the path begins with there.
+Start = Callable[[PerImage], Images]
+
+
+def measurement_start(near: Gaussian) -> Start:
+    """The paper's start A⁺y."""
+    return lambda weight: near.operator.linear.pseudoinverse(near.y)
+
+
+def closed_start(near: Gaussian, closed: Posterior) -> Start:
+    """The surrogate's own solution, in closed form."""
+    variance = near.sigma**2
+    return _remembered(lambda weight: closed.mode(near.y, alpha(weight, variance)))
+
+
+def solved_start(
+    likelihood: Likelihood, surrogate: Surrogate, begin: Start, metric: Callable[[PerImage], Metric]
+) -> Start:
+    """The surrogate's solution under the likelihood itself, from that under the Gaussian near it."""
+
+    def start(weight: PerImage) -> Images:
+        first = begin(weight)
+        weights = weight.to(first).clamp_min(SMALLEST_WEIGHT).expand(len(first))
+
+        def energy(x: Tensor, indices: Tensor) -> Point:
+            own, part = likelihood.select(indices), weights[indices]
+            return Point(
+                x, *value_and_gradient(lambda x: own(x) + part * surrogate_energy(surrogate, x), x), {}
+            )
+
+        everyone = torch.arange(len(first), device=first.device)
+        active = torch.ones_like(everyone, dtype=torch.bool)
+        begun = energy(first, everyone)
+        return minimise(energy, begun, LBFGS(), metric(weights), EVALUATIONS, TOLERANCE, active).point.x
+
+    return _remembered(start)
+
+
+def alpha(weight: PerImage, variance: PerImage) -> PerImage:
+    """λσ²."""
+    return weight.to(variance).clamp_min(SMALLEST_WEIGHT) * variance
+
+
+def _remembered(start: Start) -> Start:
+    """The predictor asks for the last weight again at every step, and a solve is not cheap."""
+    latest: list[tuple[PerImage, Images]] = []
+
+    def remembering(weight: PerImage) -> Images:
+        for known, image in latest:
+            if torch.equal(known, weight):
+                return image
+        image = start(weight)
+        latest[:] = [*latest[-1:], (weight, image)]
+        return image
+
+    return remembering
