@@ -165,6 +165,15 @@ def test_precision_is_the_information_of_a_value_or_less(model):
         assert ratio.min() > 0.9
 
 
+@pytest.mark.parametrize("name", ["poisson", "gamma"])
+def test_the_dark_is_as_sure_as_the_least_light(name):
+    """Where a value has left the noise model's domain its steps must not grow again."""
+    likelihood = measured(MODELS[name], pictures(3))
+    dark, darker = (torch.full_like(likelihood.y, value) for value in (-0.2, -0.5))
+    assert torch.equal(likelihood.precision(dark), likelihood.precision(darker))
+    assert (likelihood.precision(dark) > likelihood.precision(pictures(3))).all()
+
+
 @every_model
 def test_gradients_and_hessian_products_are_those_of_the_energy(model):
     x = pictures(2)

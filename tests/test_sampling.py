@@ -11,7 +11,7 @@ from aipo.arrays import White
 from aipo.errors import InputError
 from aipo.langevin import LangevinOptions
 from aipo.laplace import laplace_std
-from aipo.likelihoods import Gaussian, Laplace, Poisson
+from aipo.likelihoods import Gamma, Gaussian, Laplace, Poisson
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
 from aipo.reconstruct import reconstruct
 from aipo.sampling import sample, sampling_problem
@@ -136,6 +136,24 @@ def test_a_count_of_photons_is_averaged_as_quadrature_does():
         spread = math.sqrt(float(((grid.flatten() - mean) ** 2 * density).sum() / density.sum()))
         assert float(found.mean[i]) == pytest.approx(mean, abs=0.15 * spread)
         assert float(found.std[i]) == pytest.approx(spread, rel=0.15)
+
+
+def test_dark_speckle_is_averaged_as_quadrature_does():
+    """A dark value beside bright ones is far surer than they are: in their steps it would be thrown about."""
+    shape, std = (1, 1, 4), 0.2
+    prior = priors.Gaussian(torch.full(shape, 0.5).double(), std**2 * torch.eye(4).double())
+    dark = torch.linspace(0.02, 0.04, 12, dtype=torch.float64)
+    y = torch.stack((dark, 0.6 + dark, 0.9 + dark, 1.1 + dark), 1).reshape(12, *shape)
+    likelihood = Gamma(Identity(shape), y, 20.0)
+    found = sample(likelihood, prior, options=LangevinOptions(1000, 200))
+    grid = torch.linspace(1e-3, 0.5, 4001, dtype=torch.float64)[:, None].expand(4001, 12)
+    own = Gamma(Identity((1, 1, 12)), dark.expand(4001, 1, 1, 12), 20.0).energies(grid[:, None, None])
+    density = torch.exp(-(own[:, 0, 0] + 0.5 * ((grid - 0.5) / std) ** 2))
+    density = density / density.sum(0)
+    mean = (grid * density).sum(0)
+    spread = ((grid - mean) ** 2 * density).sum(0).sqrt()
+    assert float(((found.mean[:, 0, 0, 0] - mean) / spread).abs().mean()) < 0.4
+    assert float((found.std[:, 0, 0, 0] / spread).mean()) == pytest.approx(1, abs=0.3)
 
 
 def test_an_image_gets_the_same_chain_alone_and_in_a_batch():

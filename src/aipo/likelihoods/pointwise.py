@@ -110,6 +110,10 @@ class Poisson(Pointwise):
         gain, rate = expand(self.gain, u), self._rate(u).clamp_min(self.least)
         return rate / gain, rate / gain**2
 
+    def precision(self, x: Images) -> Measurements:
+        """As where half a count is expected, below that."""
+        return self.mean_and_variance(self.operator(x))[1].reciprocal()
+
     def draw(self, u: Measurements, generator: torch.Generator | None) -> Measurements:
         counts = torch.poisson(self._rate(u).clamp_min(0).cpu(), generator=generator)
         return counts.to(u) / expand(self.gain, u)

@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from aipo.arrays import Measurements, PerImage, expand
+from aipo.arrays import Images, Measurements, PerImage, expand
 from aipo.errors import InputError
 from aipo.likelihoods.likelihood import positive, standard_normal, uniform
 from aipo.likelihoods.pointwise import Pointwise
@@ -47,6 +47,10 @@ class Gamma(Pointwise):
     def mean_and_variance(self, u: Measurements) -> tuple[Measurements, Measurements]:
         positive_u = u.clamp_min(self.least)
         return positive_u, positive_u**2 / expand(self.looks, u)
+
+    def precision(self, x: Images) -> Measurements:
+        """As at u = 0.01, below that."""
+        return self.mean_and_variance(self.operator(x))[1].reciprocal()
 
     def draw(self, u: Measurements, generator: torch.Generator | None) -> Measurements:
         looks = expand(self.looks, u).expand_as(u).cpu().numpy()
