@@ -7,7 +7,7 @@ from test_noise_models import MODELS, PRIOR, SHAPE, drawn, measured
 from aipo.arrays import White
 from aipo.likelihoods import Gaussian, Heteroscedastic
 from aipo.objective import objective
-from aipo.operators import Identity, Mask
+from aipo.operators import Identity, Mask, gamma_curve
 from aipo.sampling import sampling_problem
 
 COUNT = 4000
@@ -54,3 +54,11 @@ def test_a_surer_value_takes_shorter_steps_and_no_other_does(masked):
     others = torch.ones(SHAPE, dtype=torch.bool)
     others[0, 1, 1] = False
     torch.testing.assert_close(found[others], before[others])
+
+
+def test_bent_values_keep_the_metric_of_what_is_near_them():
+    """What a value tells of f(x) is not what it tells of x."""
+    bent = Gaussian(gamma_curve(Identity(SHAPE), 2.2), drawn(2).clamp(0.05, 1), 0.1)
+    weight, v = torch.ones(2, dtype=torch.float64), drawn(2)
+    expected = objective(bent, PRIOR).metric(weight)(v)
+    torch.testing.assert_close(sampling_problem(bent, PRIOR).metric(weight)(v), expected)

@@ -70,7 +70,7 @@ def data_scale(near: Gaussian) -> Scale:
 
 def uneven_scale(likelihood: Likelihood, near: Gaussian, closed: Posterior) -> Scale:
     """The surrogate's, in shorter steps where entries are measured one by one and one is surer than most."""
-    scale, operator = surrogate_scale(near, closed), near.operator.linear
+    scale, operator = surrogate_scale(near, closed), likelihood.operator
     if near is likelihood or not isinstance(operator, Identity | Mask):
         return scale
     surer = likelihood.precision(closed.mode(near.y, near.sigma**2)) * expand(near.sigma**2, near.y)
