@@ -2,8 +2,8 @@
 
     python runs/kill_training.py --out docs/results
 
-`aipo train` on crops of scikit-image's astronaut, a checkpoint every twenty of 2,000 steps, killed by SIGKILL
-twenty times, 0.2 to 4 seconds after it has begun to load pictures. After each death the last checkpoint must
+`aipo train` on crops of scikit-image's astronaut, a checkpoint every twenty of 4,000 steps, killed by SIGKILL
+twenty times, 0.2 to 12 seconds after it has begun to load pictures. After each death the last checkpoint must
 load; in the end the weights must have the hash of an uninterrupted run.
 """
 
@@ -25,7 +25,7 @@ from aipo.training import CHECKPOINT_NAME
 
 KILLS = 20
 OPTIONS = {"crop": 16, "holdout": 4, "flow.any_size": "true", "flow.levels": 2, "flow.steps": 2}
-OPTIONS |= {"flow.hidden": 16, "training.steps": 2000, "training.batch": 4, "training.validate_every": 20}
+OPTIONS |= {"flow.hidden": 16, "training.steps": 4000, "training.batch": 4, "training.validate_every": 20}
 
 
 def main() -> None:
@@ -76,7 +76,7 @@ def killed(pictures: Path, out: Path) -> list[int]:
         process = command(pictures, out)
         assert process.stderr is not None
         process.stderr.read(1)  # the first progress bar
-        time.sleep(moments.uniform(0.2, 4.0))
+        time.sleep(moments.uniform(0.2, 12.0))
         process.kill()
         process.stderr.close()
         if process.wait() == 0:

@@ -127,7 +127,7 @@ def test_a_count_of_photons_is_averaged_as_quadrature_does():
     prior = priors.Gaussian(torch.full(shape, 0.5, dtype=torch.float64), torch.tensor([[0.04]]).double())
     y = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64).reshape(3, *shape)
     likelihood = Poisson(Identity(shape), y, 20.0)
-    found = sample(likelihood, prior, options=LangevinOptions(6000, 200, step=0.2))
+    found = sample(likelihood, prior, options=LangevinOptions(4000, 200, step=0.2))
     grid = torch.linspace(-0.2, 1.6, 4001, dtype=torch.float64).reshape(-1, *shape)
     for i in range(3):
         own = likelihood.select(torch.tensor([i]).repeat(len(grid)))
