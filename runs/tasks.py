@@ -7,10 +7,9 @@ would use without a flow, at its best: its weight or strength comes from the tru
 variation in opponent colours under a white Gaussian data term of the same operator, bent and one-bit
 measurements straightened; BM3D works on a picture of even noise where there is a transform for that (counts:
 Anscombe's with read-out noise; speckle: the logarithm); for tomography it is Landweber's iteration, stopped
-at its best. "Start" is the closed form of the
-prior's surrogate at the chosen weight, "path" what `aipo.reconstruct` restores with everything by default and
-"chosen by" its criterion, "mean" the posterior mean of `aipo.sample`. Mean PSNR in dB. Goes on where it
-stopped; --task for one task alone.
+at its best. "Start" is the prior's surrogate alone at the chosen weight, in closed form (of signs: solved),
+"path" what `aipo.reconstruct` restores with everything by default and "chosen by" its criterion, "mean" the
+posterior mean of `aipo.sample`. Mean PSNR in dB. Goes on where it stopped; --task for one task alone.
 """
 
 import math

@@ -44,7 +44,7 @@ def test_the_solved_start_is_the_minimum_under_the_surrogate(model):
         total.backward()
         return total
 
-    optimiser.step(closure)  # pyright: ignore[reportArgumentType]
+    optimiser.step(closure)
     gained = value(likelihood, start, WEIGHTS) - value(likelihood, place.detach(), WEIGHTS)
     assert gained.max() < (1.0 if model is MODELS["laplace"] else 3 * TOLERANCE)
 
