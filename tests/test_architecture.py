@@ -20,6 +20,7 @@ LAYERS = [
         "operators.operator",
         "surrogates",
         "checkpoints",
+        "muon",
         "deepinv.loading",
     },
     {

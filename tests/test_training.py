@@ -16,9 +16,10 @@ from aipo.checkpoints import load_tensors
 from aipo.data import PictureData
 from aipo.errors import CheckpointError, InputError
 from aipo.flows import Glow
+from aipo.priors import build_flow
 from aipo.training import CHECKPOINT_NAME, METRICS_NAME, TrainingOptions, bits_per_dim, train
 
-OPTIONS = TrainingOptions(steps=12, batch=8, learning_rate=1e-2, warmup=3, average=0.8, validate_every=4)
+OPTIONS = TrainingOptions(steps=12, batch=8, learning_rate=3e-3, warmup=3, average=0.8, validate_every=4)
 BATCH = PictureData.batch
 
 DATA = PictureData(ramps(200), crop=None, flips=False)
@@ -110,6 +111,33 @@ def test_resumed_training_gives_identical_weights(tmp_path, monkeypatch, uninter
     train(flow, DATA, VALIDATION, tmp_path, OPTIONS)
     assert identical(weights(flow), uninterrupted[0])
     assert metrics(tmp_path) == uninterrupted[1]
+
+
+def test_adam_alone_resumes_as_well_and_is_another_training(tmp_path, monkeypatch, uninterrupted):
+    options = replace(OPTIONS, optimizer="adam")
+    whole, resumed = fresh(), fresh()
+    train(whole, DATA, VALIDATION, tmp_path / "whole", options)
+    interrupted(monkeypatch, tmp_path / "resumed", options, 7)
+    train(resumed, DATA, VALIDATION, tmp_path / "resumed", options)
+    assert identical(weights(whole), weights(resumed))
+    assert not identical(weights(whole), uninterrupted[0])
+    with pytest.raises(CheckpointError, match="optimizer"):
+        train(fresh(), DATA, VALIDATION, tmp_path / "whole", OPTIONS)
+
+
+@pytest.mark.parametrize("family", ["glow", "realnvp", "tarflow"])
+def test_every_weight_has_one_optimizer_and_muon_has_the_networks(family):
+    flow = build_flow({"family": family, "shape": (1, 8, 8), "levels": 1, "steps": 2, "hidden": 32})
+    held = {
+        name: {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+        for name, optimizer in training._optimizers(flow, OPTIONS).items()
+    }
+    assert held["adam"] | held["muon"] == {id(weight) for weight in flow.parameters()}
+    assert not held["adam"] & held["muon"]
+    networks = {id(w) for name, w in flow.named_parameters() if "network" in name and w.ndim > 1}
+    assert networks <= held["muon"]
+    triangles = {id(w) for name, w in flow.named_parameters() if name.endswith(("lower", "upper"))}
+    assert triangles <= held["adam"]
 
 
 def test_an_interruption_between_metrics_and_checkpoint_repeats_no_row(tmp_path, monkeypatch, uninterrupted):
@@ -241,6 +269,7 @@ def test_the_size_of_the_batches_does_not_matter_to_the_bits():
         {"noise_range": (0.0, 1.0)},
         {"noise_range": (0.5, 0.1)},
         {"precision": "half"},
+        {"optimizer": "sgd"},
     ],
     ids=str,
 )

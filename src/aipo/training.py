@@ -20,9 +20,12 @@ from aipo.data import PictureData, dequantize
 from aipo.distributed import average_gradients, leads, meet, share
 from aipo.errors import CheckpointError, InputError
 from aipo.flows import Flow
+from aipo.muon import Muon
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 METRICS_NAME = "metrics.jsonl"
+RATES = {"adam": 1.0, "muon": 20.0}  # of each optimiser, as multiples of the learning rate
+Optimizers = dict[str, torch.optim.Optimizer]
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,14 @@ class TrainingOptions:
     Args:
         steps: optimiser steps in all.
         batch: pictures per step, of all processes together.
-        learning_rate: of Adam, after the warm-up; falls to zero along a cosine.
+        learning_rate: of Adam, after the warm-up; falls to zero along a cosine. Muon's is twenty times that.
         warmup: steps over which the learning rate rises from zero.
         clip: largest norm of the gradient (loss in nats per dimension).
         average: decay of the exponential moving average of the weights.
         noised: share of each batch that carries Gaussian noise.
         noise_range: smallest and largest standard deviation of that noise, drawn log-uniformly.
         seed: of weights, batches and noise.
+        optimizer: "muon" (Muon for the weights of the networks, Adam for all else) or "adam".
         precision: "float32" or "bfloat16" for the coupling networks (the map itself is always float32).
         validate_every: steps between validations and checkpoints.
     """
@@ -52,6 +56,7 @@ class TrainingOptions:
     noised: float = 0.25
     noise_range: tuple[float, float] = (0.003, 1.0)
     seed: int = 0
+    optimizer: str = "muon"
     precision: str = "float32"
     validate_every: int = 250
 
@@ -67,6 +72,8 @@ class TrainingOptions:
             raise InputError(f"average = {self.average} and noised = {self.noised} must be in [0, 1), [0, 1]")
         if not 0 < self.noise_range[0] <= self.noise_range[1]:
             raise InputError(f"noise_range = {self.noise_range}; use 0 < smallest <= largest")
+        if self.optimizer not in ("muon", "adam"):
+            raise InputError(f"optimizer = {self.optimizer!r}; use muon or adam")
         if self.precision not in ("float32", "bfloat16"):
             raise InputError(f"precision = {self.precision!r}; use float32 or bfloat16")
 
@@ -93,8 +100,8 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     flow.to(device)
     average = torch.optim.swa_utils.AveragedModel(flow, multi_avg_fn=_moving_average(options.average))
-    optimizer = torch.optim.Adam(flow.parameters(), lr=options.learning_rate)
-    start = _resume(out, flow, average, optimizer, options)
+    optimizers = _optimizers(flow, options)
+    start = _resume(out, flow, average, optimizers, options)
     if start is None:
         start = 0
         flow.initialise(_batch(data, 0, options).to(device))
@@ -103,13 +110,13 @@ def train(
     steps = range(start, options.steps)
     progress = tqdm(steps, initial=start, total=options.steps, desc="training", disable=not leads())
     for step in progress:
-        loss = _step(flow, share(_batch(data, step, options)).to(device), optimizer, step, options)
+        loss = _step(flow, share(_batch(data, step, options)).to(device), optimizers, step, options)
         average.update_parameters(flow)
         due = (step + 1) % options.validate_every == 0 or step + 1 == options.steps
         if due and leads():
             bits = bits_per_dim(average.module, validation.to(device))
             _record(out, {"step": step + 1, "loss": loss, "validation_bits_per_dim": bits})
-            _checkpoint(out, step + 1, flow, average, optimizer, options)
+            _checkpoint(out, step + 1, flow, average, optimizers, options)
             progress.set_postfix(loss=f"{loss:.3f}", bits=f"{bits:.3f}")
     meet()
     flow.load_state_dict(average.module.state_dict())
@@ -121,8 +128,18 @@ def begin(flow: Flow, out: Path, options: TrainingOptions) -> None:
     if leads() and not (out / CHECKPOINT_NAME).exists():
         out.mkdir(parents=True, exist_ok=True)
         average = torch.optim.swa_utils.AveragedModel(flow)
-        _checkpoint(out, 0, flow, average, torch.optim.Adam(flow.parameters()), options)
+        _checkpoint(out, 0, flow, average, _optimizers(flow, options), options)
     meet()
+
+
+def _optimizers(flow: Flow, options: TrainingOptions) -> Optimizers:
+    """Muon for the matrices of the networks; Adam for offsets, scales and invertible matrices' factors."""
+    layers = [module for module in flow.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    weights = [layer.weight for layer in layers] if options.optimizer == "muon" else []
+    known = {id(weight) for weight in weights}
+    rest = [parameter for parameter in flow.parameters() if id(parameter) not in known]
+    optimizers: Optimizers = {"adam": torch.optim.Adam(rest)}
+    return {**optimizers, "muon": Muon(weights, lr=0.0)} if weights else optimizers
 
 
 def _moving_average(decay: float):
@@ -146,21 +163,21 @@ def _batch(data: PictureData, step: int, options: TrainingOptions) -> Tensor:
     return x
 
 
-def _step(
-    flow: Flow, x: Tensor, optimizer: torch.optim.Optimizer, step: int, options: TrainingOptions
-) -> float:
+def _step(flow: Flow, x: Tensor, optimizers: Optimizers, step: int, options: TrainingOptions) -> float:
     warm = min(1.0, (step + 1) / options.warmup)
     cosine = 0.5 * (1 + math.cos(math.pi * step / options.steps))
-    for group in optimizer.param_groups:
-        group["lr"] = options.learning_rate * warm * cosine
+    for name, optimizer in optimizers.items():
+        for group in optimizer.param_groups:
+            group["lr"] = RATES[name] * options.learning_rate * warm * cosine
     with torch.autocast(x.device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
         loss = -flow.log_prob(x).mean() / x[0].numel()
-    optimizer.zero_grad()
+    flow.zero_grad()
     loss.backward()
     average_gradients(flow)
     norm = nn.utils.clip_grad_norm_(flow.parameters(), options.clip)
     if torch.isfinite(norm):  # one bad batch must not destroy the weights
-        optimizer.step()
+        for optimizer in optimizers.values():
+            optimizer.step()
     return loss.item()
 
 
@@ -189,28 +206,29 @@ def _checkpoint(
     step: int,
     flow: nn.Module,
     average: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Optimizers,
     options: TrainingOptions,
 ) -> None:
     tensors = {f"flow.{name}": value for name, value in flow.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
+    for optimizer_name, optimizer in optimizers.items():
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"{optimizer_name}.{index}.{name}": value for name, value in state.items()}
     save_tensors(out / CHECKPOINT_NAME, tensors, {"step": step, "options": asdict(options)})
 
 
 def _resume(
-    out: Path, flow: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, options: TrainingOptions
+    out: Path, flow: nn.Module, average: nn.Module, optimizers: Optimizers, options: TrainingOptions
 ) -> int | None:
     """Load the checkpoint where there is one; the step to go on from."""
     path = out / CHECKPOINT_NAME
     if not path.exists():
         return None
     tensors, metadata = load_tensors(path)
-    groups: dict[str, dict[str, Tensor]] = {"flow": {}, "average": {}, "adam": {}}
+    groups: dict[str, dict[str, Tensor]] = {name: {} for name in ("flow", "average", *optimizers)}
     for name, tensor in tensors.items():
         group, rest = name.split(".", 1)
-        groups[group][rest] = tensor
+        groups.setdefault(group, {})[rest] = tensor
     wanted = json.loads(json.dumps(asdict(options)))
     free = {"steps", "validate_every"}
     changed = [name for name in wanted if name not in free and metadata["options"].get(name) != wanted[name]]
@@ -220,13 +238,18 @@ def _resume(
         )
     load_state(flow, groups["flow"], str(path))
     load_state(average, groups["average"], str(path))
+    for name, optimizer in optimizers.items():
+        _load_optimizer(optimizer, groups[name])
+    _keep_metrics(out, metadata["step"])
+    return int(metadata["step"])
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in groups["adam"].items():
+    for name, tensor in tensors.items():
         index, key = name.split(".")
         state.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    _keep_metrics(out, metadata["step"])
-    return int(metadata["step"])
 
 
 def _record(out: Path, row: dict[str, float]) -> None:
