@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 from common import heading, load_faces, mean, save
-from families import FAMILIES, OPTIONS, SHAPE, faces, step_seconds
+from families import GLOW, MUON, SHAPE, faces, step_seconds
 from torch import Tensor, nn
 
 from aipo.arrays import per_image_sum
@@ -186,17 +186,16 @@ def main() -> None:
 def trained(arguments: argparse.Namespace) -> tuple[NoiseConditional, int, float]:
     """The flow after as long a training as the plain Glow's, its steps, and bits/dim at τ = 0⁺."""
     torch.manual_seed(0)
-    glow = FAMILIES["glow"]
-    flow = NoiseConditional(SHAPE, glow.levels, glow.steps, glow.hidden)
+    flow = NoiseConditional(SHAPE, GLOW.levels, GLOW.steps, GLOW.hidden)
     file = arguments.work / "weights.safetensors"
     if not file.exists():
         training, validation = faces(arguments.faces)
-        plain = Glow(SHAPE, glow.levels, glow.steps, glow.hidden)
-        seconds = step_seconds({"conditional": deepcopy(flow), "plain": plain}, training)
+        plain = Glow(SHAPE, GLOW.levels, GLOW.steps, GLOW.hidden)
+        seconds = step_seconds({"conditional": (deepcopy(flow), MUON), "plain": (plain, MUON)}, training)
         plain_steps = load_prior(arguments.plain).card["training"]["steps"]
         steps = round(plain_steps * seconds["plain"] / seconds["conditional"])
         held_out = validation.batch(seed=1, step=0, size=160)
-        train(flow, training, held_out, arguments.work, replace(OPTIONS, steps=steps, noised=0.0))
+        train(flow, training, held_out, arguments.work, replace(MUON, steps=steps, noised=0.0))
         bits = round(bits_per_dim(flow.eval().at(0.0), held_out), 4)
         save_tensors(file, flow.state_dict(), {"steps": steps, "bits": bits})
     tensors, metadata = load_tensors(file)
