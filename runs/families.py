@@ -80,8 +80,10 @@ def planned(arguments: argparse.Namespace, training: PictureData) -> dict:
     """How many steps each family takes in the given minutes; measured once, and kept."""
     file = arguments.work / "plan.json"
     if not file.exists():
-        flows = {name: build_flow({"shape": SHAPE, **asdict(flow)}) for name, (flow, _) in FAMILIES.items()}
-        trials = {name: (flow, FAMILIES[name][1]) for name, flow in flows.items()}
+        trials = {
+            name: (build_flow({"shape": SHAPE, **asdict(flow)}), options)
+            for name, (flow, options) in FAMILIES.items()
+        }
         seconds = step_seconds(trials, training)
         steps = {name: round(60 * arguments.minutes / value) for name, value in seconds.items()}
         file.parent.mkdir(parents=True, exist_ok=True)
