@@ -13,7 +13,7 @@ ROOT = Path(aipo.__file__).parent
 LAYERS = [
     {"allocator", "arrays", "errors"},
     {
-        "distributed",
+        "devices",
         "flows.frozen",
         "solvers",
         "derivatives",
@@ -24,6 +24,7 @@ LAYERS = [
         "deepinv.loading",
     },
     {
+        "distributed",
         "flows.layers",
         "flows.inference",
         "images",

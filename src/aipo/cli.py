@@ -158,7 +158,7 @@ def _train_parser() -> ArgumentParser:
     parser.add_argument("--flips", type=bool, default=True, help="mirror half of the crops left to right")
     parser.add_argument("--about", type=str, default="the user's own pictures", help="data, for the card")
     parser.add_argument("--licence", type=str, default="that of the pictures", help="terms, for the card")
-    parser.add_argument("--device", type=str, default="cpu", help="cpu or cuda; several by torchrun")
+    parser.add_argument("--device", type=str, default="cpu", help="cpu or cuda; several GPUs by torchrun")
     parser.add_argument(
         "--initial", type=str, default=None, help="prior (name or folder) whose weights training goes on from"
     )

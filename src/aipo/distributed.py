@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from aipo.devices import usable
 from aipo.errors import InputError
 
 
@@ -20,7 +21,11 @@ def join(device: str) -> str:
 
     Args:
         device: "cpu" or "cuda"; on several GPUs each process takes its own.
+
+    Raises:
+        InputError: a device that this machine does not have.
     """
+    usable(device)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         return device
     if device == "cuda":

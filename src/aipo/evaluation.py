@@ -3,6 +3,7 @@
 The demo, the restore command and every experiment make their numbers here.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from aipo.state import State
 
 @dataclass(frozen=True)
 class Record:
-    """What one restoration cost and gave; None where unknown.
+    """What one restoration cost and gave; None where unknown, and in place of an infinite PSNR.
 
     Attributes:
         task: "denoise", "sense" or "inpaint".
@@ -117,4 +118,7 @@ def check_fit(shape: tuple[int, int, int], prior: FlowPrior, name: str) -> None:
 
 
 def _quality(image: Images, truth: Images | None) -> float | None:
-    return None if truth is None else float(psnr(image, truth)[0])
+    if truth is None:
+        return None
+    value = float(psnr(image, truth)[0])
+    return value if math.isfinite(value) else None

@@ -86,7 +86,7 @@ def measurement_picture(likelihood: Likelihood) -> Images:
     near = likelihood.gaussian()
     image = near.operator.linear.pseudoinverse(near.y)
     if isinstance(likelihood.operator, GaussianSensing):
-        low, high = torch.quantile(image.flatten().float(), torch.tensor([0.01, 0.99]))
+        low, high = torch.quantile(image.flatten().float(), torch.tensor([0.01, 0.99], device=image.device))
         image = (image - low) / (high - low)
     return image
 

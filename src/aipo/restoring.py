@@ -9,6 +9,7 @@ from typing import Literal
 from skimage.restoration import estimate_sigma
 
 from aipo.arrays import Images
+from aipo.devices import usable
 from aipo.errors import AipoError, InputError
 from aipo.evaluation import Record, check_fit, restore
 from aipo.images import read_image
@@ -35,6 +36,7 @@ class RestoreOptions:
         prior: name of a bundled prior or folder of a trained one.
         weight: "auto"; "mean" for the posterior mean; "bayes", "sure", "discrepancy", "l-curve" or a positive
             number.
+        device: "cpu", or "cuda" for a GPU.
         reference: the clean picture, or a folder with clean pictures of the same names, to report PSNR.
     """
 
@@ -43,6 +45,7 @@ class RestoreOptions:
     mask: str | None = None
     prior: str = "photos"
     weight: Weight = "auto"
+    device: str = "cpu"
     reference: str | None = None
 
 
@@ -55,7 +58,7 @@ def restore_files(
         The records, and one sentence per file that failed.
     """
     folder = prepare_folder(out)
-    prior = load_prior(options.prior)
+    prior = load_prior(options.prior).to(usable(options.device))
     if options.task == "inpaint" and options.mask is None and any(not _is_measurement(f) for f in files):
         raise InputError(
             "inpainting needs --mask, a picture of the same size that is white where it is known"
@@ -81,7 +84,9 @@ def _restore_file(
     watch: Callable[[str, State], None],
 ) -> Record:
     task, likelihood = load_measurement(file) if _is_measurement(file) else _picture(file, prior, options)
+    likelihood = likelihood.to(options.device)
     truth = _reference(options.reference, file, likelihood.operator.shape)
+    truth = None if truth is None else truth.to(options.device)
     record, result = restore(task, name, likelihood, prior, options.weight, truth, watch=partial(watch, name))
     write_pictures(folder, name, likelihood, result, truth)
     return record

@@ -320,8 +320,8 @@ def _filter(colours: Tensor, spectrum: Tensor, v: Images) -> Images:
 def _interpolate_spectrum(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
     """log-linear in frequency, on the periodic grid of frequencies; (C, G, K) -> (C, H, W//2 + 1)."""
     padded = F.pad(spectrum.log()[None], (0, 1, 0, 1), mode="circular")
-    rows = torch.fft.fftfreq(size[0], dtype=torch.float64) % 1.0
-    columns = torch.fft.rfftfreq(size[1], dtype=torch.float64)
+    rows = torch.fft.fftfreq(size[0], dtype=torch.float64, device=spectrum.device) % 1.0
+    columns = torch.fft.rfftfreq(size[1], dtype=torch.float64, device=spectrum.device)
     y, x = torch.meshgrid(rows, columns, indexing="ij")
     # grid_sample takes positions in [−1, 1]; the padded grid spans frequencies 0 to 1.
     positions = torch.stack((2 * x - 1, 2 * y - 1), dim=-1)[None]

@@ -120,6 +120,10 @@ class Likelihood(ABC):
         twice = [torch.cat(2 * [getattr(self, name)]) for name in self.per_image]
         return self._with(torch.cat((self.y, y)), twice)
 
+    def to(self, device: torch.device | str) -> Self:
+        """The same measurements on another device, where the prior must be too; the operator follows them."""
+        return self._with(self.y.to(device), [getattr(self, name).to(device) for name in self.per_image])
+
     def _with(self, y: Measurements, per_image: list[Tensor]) -> Self:
         # Not by the constructor: what was valid stays so, and an estimate's copies need no whole counts.
         other = copy.copy(self)

@@ -31,7 +31,7 @@ class Filtered(Posterior):
         self, operator: LinearOperator, surrogate: StationaryGaussian | LowRankStationary, gram: Tensor
     ):
         super().__init__(operator, surrogate)
-        blank = torch.zeros(1, *operator.shape, dtype=torch.float64, device=surrogate.mean.device)
+        blank = torch.zeros(1, *operator.shape, dtype=torch.float64, device=self.device)
         power = surrogate.power if isinstance(surrogate, LowRankStationary) else surrogate.power(blank)
         colours = surrogate.colours.double()
         self._gram = gram.to(blank)

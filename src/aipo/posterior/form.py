@@ -22,6 +22,11 @@ class Posterior(ABC):
         self.operator = operator
         self.surrogate = surrogate
 
+    @property
+    def device(self) -> torch.device:
+        """Where the surrogate is, and so the measurements."""
+        return getattr(self.surrogate, "mean", torch.empty(0)).device
+
     def mode(self, y: Measurements, alpha: PerImage) -> Images:
         """The minimiser above, (B, C, H, W), computed in float64."""
         exact = y.double()

@@ -128,10 +128,10 @@ class MaskedLowRank(Posterior):
 
     def __init__(self, operator: Identity | Mask, surrogate: LowRankGaussian):
         super().__init__(operator, surrogate)
-        self._observed = observed(operator).flatten().double()
         self._precision = 1 / surrogate.variances.double()
+        self._observed = observed(operator).flatten().to(self._precision)
         self._q = surrogate.loadings.double() * self._precision[:, None]
-        self._k = torch.eye(self._q.shape[1], dtype=torch.float64) + surrogate.loadings.double().T @ self._q
+        self._k = torch.eye(self._q.shape[1]).to(self._q) + surrogate.loadings.double().T @ self._q
         self._inner: tuple[Tensor, Tensor] | None = None
 
     def metric(self, v: Images, alpha: PerImage) -> Images:

@@ -29,7 +29,7 @@ class Spectral(Posterior):
         m = self.operator.measurements
         blocks = []
         for start in range(0, m, rows):
-            unit = torch.zeros(min(rows, m - start), m, dtype=torch.float64)
+            unit = torch.zeros(min(rows, m - start), m, dtype=torch.float64, device=self.device)
             unit[torch.arange(len(unit)), torch.arange(start, start + len(unit))] = 1
             y = unit.unflatten(1, self.operator.measurement_shape)
             blocks.append(self.surrogate.factor_adjoint(self.operator.adjoint(y)).flatten(1))
