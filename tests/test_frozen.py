@@ -9,7 +9,7 @@ from random_flows import MULTISCALE, make, rand, randn
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from aipo.flows import MultiScaleFlow
+from aipo.flows import MultiScaleFlow, frozen
 from aipo.flows.multiscale import FrozenFlow
 
 SIZE = (8, 16)
@@ -158,3 +158,22 @@ def test_memory_bounds_what_a_derivative_keeps():
         _, frozen = both("glow", "any", 3, memory)
         tape = frozen(x)[0].grad_fn.tape  # squeezes, mixes and couplings, splits, base
         assert tape is None if kept is None else len(tape) == kept
+
+
+def test_convolutions_keep_single_precision_on_gpus(monkeypatch):
+    """There PyTorch's own choice is 11 bits of mantissa; afterwards it is the user's choice again."""
+    setting = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before, seen = setting.fp32_precision, []
+    convolve = frozen._convolve
+    monkeypatch.setattr(
+        frozen, "_convolve", lambda *a: (seen.append(setting.fp32_precision), convolve(*a))[1]
+    )
+    flow = make("glow", "fixed", 3, 2, (8, 8)).freeze()
+    with torch.no_grad():
+        flow(rand(1, 3, 8, 8))
+    x = rand(1, 3, 8, 8).requires_grad_()
+    forward = len(seen)
+    z, logdet = flow(x)
+    (z.sum() + logdet.sum()).backward()
+    assert len(seen) == 3 * forward and set(seen) == {"ieee"}
+    assert setting.fp32_precision == before != "ieee"

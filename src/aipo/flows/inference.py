@@ -1,6 +1,7 @@
 """A frozen multi-scale flow and its derivative, for automatic differentiation to call as one operation."""
 
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +84,22 @@ class Scale:
         return shuffle(g)
 
 
+@contextmanager
+def single_precision() -> Iterator[None]:
+    """Convolutions with all 24 bits of float32 on a GPU too.
+
+    PyTorch would take 11 of them there (TF32), and line searches compare energies that are sums of thousands
+    of their results.
+    """
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before
+
+
 def finish(walk: Walk, tape: list[Record] | None = None) -> tuple[Tensor, PerImage]:
     """The walk's result and log-determinant; its records go to the tape."""
     total: PerImage | float = 0.0
@@ -133,7 +150,8 @@ class Evaluate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, h: Tensor, direction: Direction, stored: bool) -> tuple[Tensor, PerImage]:
         ctx.direction, ctx.tape = direction, [] if stored else None
-        result, logdet = finish(direction.there(h), ctx.tape)
+        with single_precision():
+            result, logdet = finish(direction.there(h), ctx.tape)
         ctx.save_for_backward(h, result)
         return result, logdet
 
@@ -146,4 +164,5 @@ class Evaluate(torch.autograd.Function):
             return gradient, None, None
         records = records_of(direction.back(result)) if ctx.tape is None else reversed(ctx.tape)
         g, logdet = cotangents
-        return direction.pull(g, logdet, records), None, None
+        with single_precision():
+            return direction.pull(g, logdet, records), None, None
