@@ -165,10 +165,13 @@ def test_convolutions_keep_single_precision_on_gpus(monkeypatch):
     setting = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before, seen = setting.fp32_precision, []
     convolve = frozen._convolve
-    monkeypatch.setattr(
-        frozen, "_convolve", lambda *a: (seen.append(setting.fp32_precision), convolve(*a))[1]
-    )
+
+    def watched(h, weight, bias):
+        seen.append(setting.fp32_precision)
+        return convolve(h, weight, bias)
+
     flow = make("glow", "fixed", 3, 2, (8, 8)).freeze()
+    monkeypatch.setattr(frozen, "_convolve", watched)
     with torch.no_grad():
         flow(rand(1, 3, 8, 8))
     x = rand(1, 3, 8, 8).requires_grad_()
