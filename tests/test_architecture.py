@@ -18,12 +18,14 @@ LAYERS = [
         "solvers",
         "derivatives",
         "operators.operator",
-        "surrogates",
+        "surrogates.form",
         "checkpoints",
         "muon",
         "deepinv.loading",
     },
     {
+        "surrogates.low_rank",
+        "surrogates.stationary",
         "distributed",
         "flows.layers",
         "flows.inference",
@@ -36,8 +38,9 @@ LAYERS = [
         "operators.combined",
         "operators.nonlinear",
     },
-    {"flows.flow", "operators"},
-    {"likelihoods.likelihood", "posterior.form"},
+    {"flows.flow", "operators", "surrogates.textured"},
+    {"likelihoods.likelihood", "surrogates"},
+    {"posterior.form"},
     {
         "likelihoods.pointwise",
         "likelihoods.learnt",
@@ -90,8 +93,8 @@ NUMERICS = {
     "path",
 }
 NUMERICS |= {"langevin", "laplace", "schedules", "path", "derivatives", "curvature", "certificate"}
-MODEL = {"likelihoods", "surrogates", "posterior", "priors"} | {
-    name for name in LEVEL if name.startswith(("flows", "operators", "likelihoods", "posterior"))
+MODEL = {"priors"} | {
+    name for name in LEVEL if name.startswith(("flows", "operators", "likelihoods", "posterior", "surrogates"))
 }
 
 

@@ -1,0 +1,40 @@
+"""What every Gaussian stand-in N(μ, Σ) for a prior offers, on images (B, C, H, W)."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from aipo.arrays import Images, PerImage, dot
+
+# No pixel of an 8-bit picture is known better than this: a standard deviation of about one level.
+VARIANCE_FLOOR = 2e-5
+
+
+class Surrogate(Protocol):
+    """A Gaussian density of images."""
+
+    def mean_like(self, x: Images) -> Images:
+        """μ, broadcastable to x."""
+        ...
+
+    def coordinates(self, x: Images) -> Tensor:
+        """An empty u for each picture of a batch."""
+        ...
+
+    def factor(self, u: Tensor) -> Images:
+        """F u, with Σ = F Fᵀ."""
+        ...
+
+    def factor_adjoint(self, v: Images) -> Tensor:
+        """Fᵀ v."""
+        ...
+
+    def precision(self, v: Images) -> Images:
+        """Σ⁻¹ v."""
+        ...
+
+
+def energy(surrogate: Surrogate, x: Images) -> PerImage:
+    """½ (x − μ)ᵀ Σ⁻¹ (x − μ), without the constant: a yardstick of how far x is from the data, (B,)."""
+    centred = x - surrogate.mean_like(x)
+    return 0.5 * dot(centred, surrogate.precision(centred))
