@@ -93,9 +93,8 @@ NUMERICS = {
     "path",
 }
 NUMERICS |= {"langevin", "laplace", "schedules", "path", "derivatives", "curvature", "certificate"}
-MODEL = {"priors"} | {
-    name for name in LEVEL if name.startswith(("flows", "operators", "likelihoods", "posterior", "surrogates"))
-}
+PACKAGES = ("flows", "operators", "likelihoods", "posterior", "surrogates")
+MODEL = {"priors"} | {name for name in LEVEL if name.startswith(PACKAGES)}
 
 
 def module_name(path: Path) -> str:

@@ -52,3 +52,17 @@ def test_another_architecture_is_refused(tmp_path):
     first = fit(tmp_path / "first")
     with pytest.raises(InputError, match="asked for"):
         fit(tmp_path / "other", flow=FlowOptions(levels=1, steps=1, hidden=8), initial=first)
+
+
+def test_the_surrogate_is_of_the_kind_that_held_out_pictures_are_likelier_under(tmp_path):
+    """Texture that is the same everywhere, or pixels of their own that are black at the picture's border."""
+    noise = torch.randn(80, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    texture = noise + noise.roll(1, 3) + noise.roll(1, 2)
+    border = torch.zeros(8, 8)
+    border[2:6, 2:6] = 1
+    for kind, pictures in (("low-rank-stationary", texture), ("low-rank", noise * border)):
+        drawn = list((127 + 30 * pictures).clamp(0, 255).byte().numpy())
+        data, held_out = PictureData(drawn[:60], None, False), PictureData(drawn[60:], None, False)
+        once = TrainingOptions(steps=1, batch=4)
+        prior = fit_prior(data, held_out, tmp_path / kind, FLOW, once, ORIGIN)
+        assert prior.card["surrogate"] == kind == load_prior(tmp_path / kind).card["surrogate"]

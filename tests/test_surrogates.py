@@ -16,6 +16,7 @@ from aipo.surrogates import (
     StationaryGaussian,
     Surrogate,
     energy,
+    log_prob,
 )
 
 Shape = tuple[int, int, int]
@@ -137,6 +138,15 @@ def test_energy_is_the_log_density_without_its_constant(make):
     density = multivariate_normal(mean.numpy(), covariance_of(surrogate, shape).numpy())
     differences = density.logpdf(mean.numpy()) - density.logpdf(x.flatten(1).numpy())
     torch.testing.assert_close(energy(surrogate, x), torch.from_numpy(differences), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("make", [low_rank, textured])
+@pytest.mark.parametrize("shape", [(3, 3, 4), (1, 4, 5)], ids=str)
+def test_log_density_with_its_constant(make, shape):
+    surrogate, x = make(shape), randn(4, *shape, seed=5)
+    density = multivariate_normal(surrogate.mean.flatten().numpy(), covariance_of(surrogate, shape).numpy())
+    expected = torch.from_numpy(density.logpdf(x.flatten(1).numpy()))
+    torch.testing.assert_close(log_prob(surrogate, x), expected, rtol=1e-9, atol=1e-9)
 
 
 # Low rank.

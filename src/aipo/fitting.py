@@ -13,8 +13,8 @@ from aipo.data import PictureData, dequantize
 from aipo.distributed import leads
 from aipo.errors import InputError
 from aipo.flows import Flow
-from aipo.priors import FlowPrior, build_flow
-from aipo.surrogates import LowRankStationary, StationaryGaussian
+from aipo.priors import SURROGATES, Fitted, FlowPrior, build_flow
+from aipo.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, log_prob
 from aipo.training import TrainingOptions, begin, bits_per_dim, curve, train
 
 
@@ -94,11 +94,12 @@ def fit_prior(
     train(flow, training, held_out, out / "training", options, device)
     flow.cpu()
     _round_to_half(flow)
+    surrogate = _surrogate(training, validation, flow_options.any_size)
     card = {
         "format": 1,
         "name": origin.name,
         "flow": architecture,
-        "surrogate": "stationary" if flow_options.any_size else "low-rank-stationary",
+        "surrogate": next(name for name, kind in SURROGATES.items() if isinstance(surrogate, kind)),
         "preprocessing": "none: the density is of x in [0, 1]; uniform dequantization in training only",
         "data": origin.data,
         "licence": origin.licence,
@@ -110,7 +111,7 @@ def fit_prior(
         "validation_bits_per_dim": round(bits_per_dim(flow, held_out), 4),
         "curve": _thinned(curve(out / "training")),
     }
-    prior = FlowPrior(flow, _surrogate(training, flow_options.any_size), card)
+    prior = FlowPrior(flow, surrogate, card)
     if leads():
         prior.save(out)
         write_atomic(out / "README.md", model_card(card).encode())
@@ -158,12 +159,15 @@ def _round_to_half(flow: torch.nn.Module) -> None:
             tensor.copy_(tensor.half().float())
 
 
-def _surrogate(data: PictureData, any_size: bool) -> LowRankStationary | StationaryGaussian:
+def _surrogate(data: PictureData, validation: PictureData, any_size: bool) -> Fitted:
+    """For one size the kind under which held-out pictures are likelier: texture or not (docs/method.md)."""
     if any_size:  # larger crops than the flow's resolve the low frequencies
         smallest = min(min(picture.shape[1:]) for picture in data.pictures)
         return StationaryGaussian.fit(_images(replace(data, crop=min(128, smallest)), 512))
-    images = _images(data, 4096)
-    return LowRankStationary.fit(images, rank=min(128, images[0].numel() // 4))
+    images, held_out = _images(data, 4096), _images(validation, 160)
+    rank = min(128, images[0].numel() // 4)
+    kinds = LowRankStationary.fit(images, rank), LowRankGaussian.fit(images, rank)
+    return max(kinds, key=lambda surrogate: float(log_prob(surrogate, held_out).mean()))
 
 
 def _images(data: PictureData, count: int) -> Images:

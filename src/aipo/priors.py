@@ -29,6 +29,11 @@ FAMILIES: dict[str, type[Glow] | type[RealNVP] | type[TarFlow]] = {
 
 
 Fitted: TypeAlias = LowRankGaussian | LowRankStationary | StationaryGaussian
+SURROGATES: dict[str, type[Fitted]] = {
+    "low-rank": LowRankGaussian,
+    "low-rank-stationary": LowRankStationary,
+    "stationary": StationaryGaussian,
+}
 
 
 class Prior(Protocol):
@@ -243,7 +248,7 @@ def load_prior(name: str | Path) -> FlowPrior:
             group, rest = key.split(".", 1)
             groups[group][rest] = tensor
         flow = build_flow(card["flow"])
-        surrogate = _SURROGATES[card["surrogate"]](**groups["surrogate"])
+        surrogate = SURROGATES[card["surrogate"]](**groups["surrogate"])
         _check_surrogate(surrogate, flow.shape)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder} does not describe a prior of this version ({error!r})") from error
@@ -256,13 +261,6 @@ def _check_surrogate(surrogate: Fitted, shape: tuple[int, int | None, int | None
     expected = shape[:1] if isinstance(surrogate, StationaryGaussian) else shape
     if mean != expected:
         raise InputError(f"the surrogate's mean has shape {mean}, but the flow's pictures {tuple(shape)}")
-
-
-_SURROGATES = {
-    "low-rank": LowRankGaussian,
-    "low-rank-stationary": LowRankStationary,
-    "stationary": StationaryGaussian,
-}
 
 
 def build_flow(description: dict[str, Any]) -> Flow:

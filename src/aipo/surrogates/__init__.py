@@ -8,7 +8,7 @@ Fitted to the training pictures and stored with the prior. Each one offers the m
 - `LowRankStationary` for pictures of one size with texture: Σ = W Wᵀ + S.
 """
 
-from aipo.surrogates.form import VARIANCE_FLOOR, Surrogate, energy
+from aipo.surrogates.form import VARIANCE_FLOOR, Surrogate, energy, log_prob
 from aipo.surrogates.low_rank import LowRankGaussian
 from aipo.surrogates.stationary import StationaryGaussian
 from aipo.surrogates.textured import LowRankStationary
@@ -20,4 +20,5 @@ __all__ = [
     "StationaryGaussian",
     "Surrogate",
     "energy",
+    "log_prob",
 ]

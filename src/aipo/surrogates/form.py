@@ -1,5 +1,6 @@
 """What every Gaussian stand-in N(μ, Σ) for a prior offers, on images (B, C, H, W)."""
 
+import math
 from typing import Protocol
 
 from torch import Tensor
@@ -34,7 +35,21 @@ class Surrogate(Protocol):
         ...
 
 
+class Normalised(Surrogate, Protocol):
+    """One whose density has a known constant."""
+
+    def log_det(self) -> Tensor:
+        """log det Σ, in float64."""
+        ...
+
+
 def energy(surrogate: Surrogate, x: Images) -> PerImage:
     """½ (x − μ)ᵀ Σ⁻¹ (x − μ), without the constant: a yardstick of how far x is from the data, (B,)."""
     centred = x - surrogate.mean_like(x)
     return 0.5 * dot(centred, surrogate.precision(centred))
+
+
+def log_prob(surrogate: Normalised, x: Images) -> PerImage:
+    """log N(x; μ, Σ), nats per image."""
+    constant = 0.5 * surrogate.log_det() + 0.5 * math.log(2 * math.pi) * x[0].numel()
+    return -energy(surrogate, x.double()) - constant

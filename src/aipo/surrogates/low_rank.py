@@ -66,9 +66,17 @@ class LowRankGaussian(nn.Module):
     def precision(self, v: Images) -> Images:
         scaled = (v.flatten(1) / self.variances.to(v)).double()
         w, d = self.loadings.double(), self.variances.double()
-        inner = torch.eye(w.shape[1], dtype=w.dtype, device=w.device) + w.T @ (w / d[:, None])
-        correction = torch.linalg.solve(inner, (scaled @ w).T).T @ w.T / d
+        correction = torch.linalg.solve(self._inner(), (scaled @ w).T).T @ w.T / d
         return (scaled - correction).to(v.dtype).unflatten(1, v.shape[1:])
+
+    def log_det(self) -> Tensor:
+        """log det Σ, in float64."""
+        return self.variances.double().log().sum() + torch.linalg.slogdet(self._inner()).logabsdet
+
+    def _inner(self) -> Tensor:
+        """I + Wᵀ D⁻¹ W."""
+        w, d = self.loadings.double(), self.variances.double()
+        return torch.eye(w.shape[1], dtype=w.dtype, device=w.device) + w.T @ (w / d[:, None])
 
 
 def _principal(centred: Tensor, rank: int) -> Tensor:

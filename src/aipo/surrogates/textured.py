@@ -76,6 +76,12 @@ class LowRankStationary(nn.Module):
     def precision(self, v: Images) -> Images:
         return self._inverse(v, 0.0)
 
+    def log_det(self) -> Tensor:
+        """log det Σ, in float64."""
+        logs, width = self.power.double().log().sum((0, 1)), self.mean.shape[2]
+        twice = 2 * logs.sum() - logs[0] - (logs[-1] if width % 2 == 0 else 0)  # half a spectrum is stored
+        return twice - torch.linalg.slogdet(self._core(0.0)[0]).logabsdet
+
     def wiener(self, v: Images, noise: PerImage) -> Images:
         """Σ (Σ + noise)⁻¹ v: what a picture of this density keeps under white noise of that variance."""
         kept = torch.empty_like(v)
