@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from elsewhere import elsewhere
+from random_flows import make, rand
 from torch import Tensor
 
 import aipo
+from aipo import priors
 from aipo.deepinv import FlowPrior, Reconstructor, from_deepinv
 from aipo.deepinv.loading import load
 from aipo.defaults import residual_tells
@@ -18,7 +21,8 @@ from aipo.likelihoods import Gaussian, Heteroscedastic, Poisson
 from aipo.metrics import psnr
 from aipo.operators import Identity, Mask
 from aipo.reconstruct import reconstruct
-from aipo.schedules import PathOptions
+from aipo.schedules import PathOptions, geometric
+from aipo.surrogates import StationaryGaussian
 from aipo.testing import check_operator
 
 dinv = load()
@@ -399,3 +403,23 @@ def test_without_deepinv_one_sentence_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "deepinv", None)
     with pytest.raises(InputError, match=r"deepinv is missing; pip install 'aipo\[deepinv\]'"):
         load()
+
+
+def test_restorations_are_made_where_the_physics_is():
+    pictures = rand(40, 3, 8, 8, seed=1).float()
+
+    def blur(device: str) -> Any:
+        return dinv.physics.Blur(filter=kernel(), padding="circular", noise_model=noise()).to(device)
+
+    def restored(device: str) -> Tensor:
+        flow = make("glow", "any", 3, 1, (8, 8))
+        own = priors.FlowPrior(flow, StationaryGaussian.fit(pictures), {}).float().to(device)
+        options = PathOptions(geometric(0.5, 2.0, 2), evaluations=2)
+        return Reconstructor(own, options=options)(y.to(device), blur(device))
+
+    y = blur("cpu").A(pictures[:2])
+    with elsewhere() as device:
+        there = restored(device)
+        assert there.device.type == device
+        there = there.cpu()
+    torch.testing.assert_close(there, restored("cpu"), rtol=0, atol=1e-3)  # other convolutions

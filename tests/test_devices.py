@@ -195,3 +195,34 @@ def test_the_other_device_refuses_what_a_gpu_refuses():
         with pytest.raises(TypeError, match="CPU"):
             there.numpy()
         assert (there + torch.ones(())).cpu().tolist() == [2, 2, 2] and device == DEVICE
+
+
+class Fixed(op.LinearOperator):
+    """Its matrix stays where it was made."""
+
+    def __init__(self, device: str):
+        self.shape, self.measurement_shape = SHAPE, (40,)
+        self.matrix = op.GaussianSensing(SHAPE, 40).matrix.double().to(device)
+        self.device = self.matrix.device
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1).double() @ self.matrix.T
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return (y.double() @ self.matrix).unflatten(1, SHAPE)
+
+
+def test_an_operator_that_does_not_follow_says_where_it_is():
+    """As deepinv's physics; alone, and as a part of others."""
+
+    def norms(device: str) -> list[float]:
+        own = Fixed(device)
+        first = op.Composition(op.Blur(SHAPE, op.gaussian_kernel(0.7)), own)
+        every = (own, first, op.Stack(op.Grey(SHAPE), own), op.Magnitude(own).linear)
+        return [operator.norm_squared for operator in every]
+
+    with elsewhere() as device:
+        there = norms(device)
+        drawn = measure(Fixed(device), rand(2, *SHAPE).to(device), 0.1, None)
+        assert by_default(drawn, prior("stationary").to(device))[0].device.type == device
+    assert there == pytest.approx(norms("cpu"))

@@ -24,6 +24,7 @@ def check_operator(operator: Operator, seed: int = 0) -> None:
     name = type(operator).__name__
     x = torch.rand(2, *operator.shape, generator=generator, dtype=torch.float64)
     y = torch.randn(2, *operator.measurement_shape, generator=generator, dtype=torch.float64)
+    x, y = x.to(operator.device), y.to(operator.device)
     measured = operator(x)
     _alike(f"{name}.forward", measured, y)
     _close(operator(x[1:]), measured[1:], f"{name}.forward of an image depends on the batch")

@@ -29,6 +29,7 @@ class Instrument(Operator):
         self.measurement_shape = (int(measured.sum()),)
         self._index = measured.nonzero().squeeze(1)
         self._single = physics.clone()
+        self.device = _device(physics)
         self._double = _in_double(physics, shape)
 
     def forward(self, x: Images) -> Measurements:
@@ -54,7 +55,7 @@ class LinearInstrument(Instrument, LinearOperator):
     @cached_property
     def _gram(self) -> Tensor | None:
         """Found out by trying: what AᵀA makes of a point in each colour tells all, if it is a convolution."""
-        channels, device = self.shape[0], _device(self._single)
+        channels, device = self.shape[0], self.device
         points = torch.zeros(channels, *self.shape, dtype=torch.float64, device=device)
         points[torch.arange(channels), torch.arange(channels), 0, 0] = 1
         found = torch.fft.rfft2(self.adjoint(self.forward(points))).permute(2, 3, 1, 0)

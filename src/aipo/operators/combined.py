@@ -30,6 +30,7 @@ class Composition(LinearOperator):
                 )
         self.operators = operators
         self.shape, self.measurement_shape = operators[0].shape, operators[-1].measurement_shape
+        self.device = _device(operators)
 
     def forward(self, x: Images) -> Measurements:
         for operator in self.operators:
@@ -56,6 +57,7 @@ class Stack(LinearOperator):
         self.operators = operators
         self.shape = operators[0].shape
         self.measurement_shape = (sum(operator.measurements for operator in operators),)
+        self.device = _device(operators)
 
     def forward(self, x: Images) -> Measurements:
         return torch.cat([operator.forward(x).flatten(1) for operator in self.operators], 1)
@@ -71,3 +73,8 @@ class Stack(LinearOperator):
             part.unflatten(1, operator.measurement_shape)
             for part, operator in zip(flat, self.operators, strict=True)
         ]
+
+
+def _device(operators: Sequence[LinearOperator]) -> torch.device:
+    """That of the one that is not on the CPU; those that follow their argument say they are."""
+    return next((own.device for own in operators if own.device.type != "cpu"), operators[0].device)

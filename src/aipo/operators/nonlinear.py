@@ -28,6 +28,7 @@ class Curve(Operator):
     ):
         self._linear, self.function, self.inverse = linear, function, inverse
         self.shape, self.measurement_shape = linear.shape, linear.measurement_shape
+        self.device = linear.device
 
     @property
     def linear(self) -> LinearOperator:
@@ -92,6 +93,7 @@ class Magnitude(Operator):
     def __init__(self, linear: LinearOperator):
         self._linear = linear
         self.shape, self.measurement_shape = linear.shape, linear.measurement_shape
+        self.device = linear.device
 
     @property
     def linear(self) -> LinearOperator:

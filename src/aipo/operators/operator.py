@@ -24,10 +24,12 @@ class Operator(ABC):
     Attributes:
         shape: (C, H, W) of the image.
         measurement_shape: shape of one measurement, without the batch.
+        device: where constants are that do not follow the picture; pictures to try f on are made there.
     """
 
     shape: tuple[int, int, int]
     measurement_shape: tuple[int, ...]
+    device: torch.device = torch.device("cpu")
 
     @abstractmethod
     def forward(self, x: Images) -> Measurements:
@@ -86,7 +88,7 @@ class LinearOperator(Operator):
     @cached_property
     def norm_squared(self) -> float:
         """‖A‖², the largest eigenvalue of AᵀA (power iterations, never more than the true value)."""
-        x = torch.randn(1, *self.shape, generator=torch.Generator().manual_seed(0))
+        x = torch.randn(1, *self.shape, generator=torch.Generator().manual_seed(0)).to(self.device)
         value = 0.0
         for _ in range(100):
             x = self.adjoint(self.forward(x / x.norm()))
@@ -100,6 +102,7 @@ class Tangent(LinearOperator):
     def __init__(self, operator: Operator):
         self.operator = operator
         self.shape, self.measurement_shape = operator.shape, operator.measurement_shape
+        self.device = operator.device
 
     def foot(self, like: Tensor) -> Images:
         """x₀, as often as `like` has images."""

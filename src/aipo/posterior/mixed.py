@@ -74,6 +74,7 @@ class Iterative(Posterior):
     def __init__(self, operator: LinearOperator, surrogate: StationaryGaussian | LowRankStationary):
         super().__init__(operator, surrogate)
         probes = torch.randn(8, *operator.shape, generator=torch.Generator().manual_seed(0))
+        probes = probes.to(operator.device)
         self.scale = float(dot(image := operator.forward(probes), image).mean()) / probes[0].numel()
 
     def metric(self, v: Images, alpha: PerImage) -> Images:
