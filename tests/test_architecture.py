@@ -43,12 +43,11 @@ LAYERS = [
     {"posterior.form"},
     {
         "likelihoods.pointwise",
-        "likelihoods.learnt",
         "likelihoods.uneven",
         "posterior.filtered",
         "posterior.mixed",
     },
-    {"likelihoods.intervals", "likelihoods.speckle", "posterior.masked"},
+    {"likelihoods.intervals", "likelihoods.learnt", "likelihoods.speckle", "posterior.masked"},
     {
         "curvature",
         "lbfgs",

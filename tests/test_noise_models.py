@@ -300,6 +300,8 @@ def test_coloured_noise_is_a_gaussian_with_that_covariance():
     np.testing.assert_allclose(likelihood(x).numpy(), expected, rtol=1e-9)
     np.testing.assert_allclose(residual.T @ residual / 300, covariance, atol=0.25 * covariance.max())
     assert float(likelihood.misfit(x).mean()) == pytest.approx(1, abs=0.05)
+    near, constant = likelihood.gaussian(), 0.5 * float(power.log().sum())
+    torch.testing.assert_close(near(x), likelihood(x) - constant, rtol=1e-9, atol=1e-9)
     assert gradcheck(likelihood.select(torch.tensor([0])), (x[:1].clone().requires_grad_(),))
 
 
@@ -323,7 +325,7 @@ def test_learnt_noise_is_the_density_of_the_residual():
     torch.testing.assert_close(likelihood(x), -Stripes().log_prob(likelihood.y - x))
     assert float(likelihood.misfit(x).mean()) == pytest.approx(1, abs=0.1)
     near = likelihood.gaussian()
-    assert float(near.sigma[0]) == pytest.approx(0.05, rel=0.1)
+    assert likelihood.nearest()[1] == pytest.approx(0.05, rel=0.1)
     assert float(near.misfit(x).mean()) == pytest.approx(1, abs=0.1), "the mean of the noise is taken off"
     torch.testing.assert_close(likelihood.select(torch.tensor([3]))(x[3:4]), likelihood(x)[3:4])
     with pytest.raises(InputError, match="draws"):

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 from aipo.arrays import Images
 from aipo.errors import InputError
 from aipo.likelihoods import Likelihood
@@ -90,7 +92,7 @@ def restore(
         evaluations=int(result.evaluations[0]),
         seconds=seconds,
         status=result.status[0].name.lower(),
-        sigma=float(near.sigma[0]),
+        sigma=float(torch.as_tensor(likelihood.nearest()[1]).flatten()[0]),
     )
     return record, result
 

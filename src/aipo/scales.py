@@ -71,7 +71,7 @@ def data_scale(near: Gaussian) -> Scale:
 def uneven_scale(likelihood: Likelihood, near: Gaussian, closed: Posterior) -> Scale:
     """The surrogate's, in shorter steps where entries are measured one by one and one is surer than most."""
     scale, operator = surrogate_scale(near, closed), likelihood.operator
-    if near is likelihood or not isinstance(operator, Identity | Mask):
+    if near is likelihood or near.operator is not operator or not isinstance(operator, Identity | Mask):
         return scale
     surer = likelihood.precision(closed.mode(near.y, near.sigma**2)) * expand(near.sigma**2, near.y)
     return _narrower(scale, 1 - operator.adjoint(1 - surer.clamp_min(1) ** -0.5))

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from aipo.arrays import Images, Measurements, PerImage
 from aipo.errors import InputError
-from aipo.likelihoods.likelihood import Likelihood
-from aipo.operators import Operator
+from aipo.likelihoods.likelihood import Gaussian, Likelihood
+from aipo.likelihoods.uneven import Coloured
+from aipo.operators import Identity, Operator
 
 
 class Density(Protocol):
@@ -89,3 +90,11 @@ class FlowNoise(Likelihood):
     def nearest(self) -> tuple[Measurements, float | PerImage]:
         shift, variance = self._moments
         return self.y - shift, float(variance.mean()) ** 0.5
+
+    def gaussian(self) -> Gaussian:
+        """Of whole pictures noise with the average spectrum of its samples."""
+        if not isinstance(self.operator, Identity):
+            return super().gaussian()
+        centred = (self.draws.to(self.y) - self._moments[0]).flatten(0, 1)
+        power = torch.fft.fft2(centred, norm="ortho").abs().square().mean(0)
+        return Coloured(self.operator, self.nearest()[0], power.clamp_min(1e-4 * power.mean())).gaussian()

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from aipo.arrays import Images, Measurements, PerImage, per_image_sum
 from aipo.errors import InputError
-from aipo.likelihoods.likelihood import Likelihood, Stein, standard_normal
-from aipo.operators import Operator
+from aipo.likelihoods.likelihood import Gaussian, Likelihood, Stein, standard_normal
+from aipo.operators import Filter, Identity, Operator
 
 
 class Heteroscedastic(Likelihood):
@@ -108,6 +108,13 @@ class Coloured(Likelihood):
 
     def nearest(self) -> tuple[Measurements, float | PerImage]:
         return self.y, float(self.spectrum.mean()) ** 0.5
+
+    def gaussian(self) -> Gaussian:
+        """Of whole pictures white noise behind a whitening filter, which is this noise exactly."""
+        if not isinstance(self.operator, Identity):
+            return super().gaussian()
+        whitening = Filter(self.operator.shape, self.spectrum[:, : self.spectrum.shape[1] // 2 + 1] ** -0.5)
+        return Gaussian(whitening, whitening(self.y), 1.0)
 
     def stein(self, white: Measurements) -> Stein:
         trace = self.spectrum.mean().to(self.y) * self.operator.measurements

@@ -2,7 +2,7 @@
 
 from aipo.operators.combined import Composition, Stack
 from aipo.operators.entries import Identity, Mask, block_mask, mosaic, random_mask
-from aipo.operators.filters import Blur, Downsampling, Grey, gaussian_kernel, motion_kernel
+from aipo.operators.filters import Blur, Downsampling, Filter, Grey, gaussian_kernel, motion_kernel
 from aipo.operators.nonlinear import Curve, Magnitude, gamma_curve, haze
 from aipo.operators.operator import LinearOperator, Operator
 from aipo.operators.scanners import FourierMask, Radon, cartesian_mask
@@ -13,6 +13,7 @@ __all__ = [
     "Composition",
     "Curve",
     "Downsampling",
+    "Filter",
     "FourierMask",
     "FourierSensing",
     "GaussianSensing",

@@ -15,7 +15,41 @@ from aipo.operators.operator import LinearOperator, image_shape
 BRIGHTNESS = (0.299, 0.587, 0.114)
 
 
-class Blur(LinearOperator):
+class Filter(LinearOperator):
+    """Every frequency of every channel times a number, periodic at the borders: y = F⁻¹(H · F x).
+
+    Args:
+        shape: (C, H, W).
+        transfer: H of a real kernel, (H, W//2 + 1) in `torch.fft.rfft2` order.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], transfer: Tensor):
+        self.shape = self.measurement_shape = image_shape(shape)
+        self.transfer = transfer
+
+    def forward(self, x: Images) -> Measurements:
+        return self._filtered(x, self.transfer)
+
+    def adjoint(self, y: Measurements) -> Images:
+        return self._filtered(y, self.transfer.conj())
+
+    def pseudoinverse(self, y: Measurements) -> Images:
+        """Frequencies that are kept are divided by H, the others stay zero."""
+        power = self.transfer.abs() ** 2
+        kept = power > 1e-20 * power.max()
+        return self._filtered(y, torch.where(kept, self.transfer.conj() / power.clamp_min(1e-300), 0))
+
+    def gram(self) -> Tensor:
+        power = self.transfer.abs().double() ** 2
+        return power[:, :, None, None] * torch.eye(self.shape[0], dtype=torch.float64).to(power)
+
+    def _filtered(self, v: Tensor, transfer: Tensor) -> Tensor:
+        complex_dtype = torch.complex128 if v.dtype == torch.float64 else torch.complex64
+        transfer = transfer.to(v.device, complex_dtype)
+        return torch.fft.irfft2(torch.fft.rfft2(v) * transfer, s=self.shape[1:])
+
+
+class Blur(Filter):
     """Convolution of every channel with one kernel, periodic at the borders.
 
     The measurement is a picture of the same shape. Frames of a real camera are not periodic: compose with a
@@ -30,10 +64,10 @@ class Blur(LinearOperator):
     """
 
     def __init__(self, shape: tuple[int, int, int], kernel: Tensor):
-        self.shape = self.measurement_shape = image_shape(shape)
+        _, height, width = image_shape(shape)
         sides = tuple(kernel.shape)
         fits = len(sides) == 2 and all(
-            side % 2 == 1 and side <= most for side, most in zip(sides, self.shape[1:], strict=True)
+            side % 2 == 1 and side <= most for side, most in zip(sides, (height, width), strict=True)
         )
         if not fits or not bool(torch.isfinite(kernel).all()) or not bool(kernel.any()):
             raise InputError(
@@ -41,30 +75,9 @@ class Blur(LinearOperator):
                 "not larger than the picture's, finite, and not all zero"
             )
         self.kernel = kernel.double()
-        padded = F.pad(self.kernel, (0, self.shape[2] - sides[1], 0, self.shape[1] - sides[0]))
+        padded = F.pad(self.kernel, (0, width - sides[1], 0, height - sides[0]))
         centred = torch.roll(padded, (-(sides[0] // 2), -(sides[1] // 2)), (0, 1))
-        self.transfer = torch.fft.rfft2(centred)
-
-    def forward(self, x: Images) -> Measurements:
-        return self._filtered(x, self.transfer)
-
-    def adjoint(self, y: Measurements) -> Images:
-        return self._filtered(y, self.transfer.conj())
-
-    def pseudoinverse(self, y: Measurements) -> Images:
-        """Frequencies that the kernel keeps are divided by it, the others stay zero."""
-        power = self.transfer.abs() ** 2
-        kept = power > 1e-20 * power.max()
-        return self._filtered(y, torch.where(kept, self.transfer.conj() / power.clamp_min(1e-300), 0))
-
-    def gram(self) -> Tensor:
-        power = self.transfer.abs() ** 2
-        return power[:, :, None, None] * torch.eye(self.shape[0], dtype=torch.float64)
-
-    def _filtered(self, v: Tensor, transfer: Tensor) -> Tensor:
-        complex_dtype = torch.complex128 if v.dtype == torch.float64 else torch.complex64
-        transfer = transfer.to(v.device, complex_dtype)
-        return torch.fft.irfft2(torch.fft.rfft2(v) * transfer, s=self.shape[1:])
+        super().__init__(shape, torch.fft.rfft2(centred))
 
 
 def gaussian_kernel(sigma: float) -> Tensor:
