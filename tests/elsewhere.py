@@ -4,14 +4,13 @@ Inside `elsewhere()` code that mixes tensors of two devices, or reads values whe
 would on a GPU. It says nothing of a GPU's kernels, speed or rounding.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -53,7 +52,8 @@ class There(Tensor):
 @contextmanager
 def elsewhere() -> Iterator[str]:
     """The other device exists here; its name for `device=` and `.to`."""
-    with _Constants(), _Factories(), patch("torch.autocast", _autocast):
+    tensor, as_tensor = _constant(torch.tensor), _constant(torch.as_tensor)
+    with _Factories(), patch.multiple(torch, autocast=_autocast, tensor=tensor, as_tensor=as_tensor):
         yield DEVICE
 
 
@@ -67,23 +67,26 @@ class _Factories(TorchDispatchMode):
         return _run(func, args, kwargs or {})
 
 
-class _Constants(TorchFunctionMode):
-    """`torch.tensor` and `torch.as_tensor`, which dispatch nothing."""
+def _constant(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`torch.tensor` or `torch.as_tensor`, which dispatch nothing."""
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func in (torch.tensor, torch.as_tensor) and _named(kwargs) == DEVICE:
-            if isinstance(args[0], Tensor):
-                return args[0].to(DEVICE, kwargs.get("dtype"))
-            return func(*args, **{**kwargs, "device": "cpu"}).to(DEVICE)
-        return func(*args, **kwargs)
+    def made(data: Any, *args: Any, **kwargs: Any) -> Tensor:
+        if _named(kwargs) != DEVICE:
+            return make(data, *args, **kwargs)
+        if isinstance(data, Tensor):
+            return data.to(DEVICE, kwargs.get("dtype"))
+        return make(data, *args, **{**kwargs, "device": "cpu"}).to(DEVICE)
+
+    return made
 
 
 def _run(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     there = [tensor for tensor in tensors if isinstance(tensor, There)]
-    _check(func, tensors, there, kwargs)
     target = _named(kwargs)
+    if not there and target is None:
+        return func(*args, **kwargs)
+    _check(func, tensors, there, kwargs)
     if func.overloadpacket is torch.ops.aten.copy_:
         target = args[0].device.type
     lands = bool(there) if target is None else target == DEVICE

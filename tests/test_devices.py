@@ -73,7 +73,7 @@ def noisy(operator: op.Operator) -> Likelihood:
 def by_default(likelihood: Likelihood, own: FlowPrior) -> list[Tensor]:
     """The path's picture, a chain's mean, and what is told of both."""
     path = aipo.reconstruct(likelihood, own, options=OPTIONS)
-    drawn = aipo.sample(likelihood, own, 2, options=LangevinOptions(evaluations=4, burn_in=1))
+    drawn = aipo.sample(likelihood, own, 2, options=LangevinOptions(evaluations=3, burn_in=1))
     return [path.image, path.start, path.objective, drawn.mean, drawn.std, drawn.interval(0.9)[0]]
 
 
@@ -97,7 +97,7 @@ def test_every_operator(operator):
 
 
 @pytest.mark.parametrize("surrogate", ["low-rank", "low-rank-stationary"])
-@pytest.mark.parametrize("task", ["denoise", "hole", "mosaic", "gaussian", "blur"])
+@pytest.mark.parametrize("task", ["denoise", "hole", "gaussian", "blur"])
 def test_every_surrogate(task, surrogate):
     agree(noisy(OPERATORS[task]), surrogate)
 
@@ -149,7 +149,7 @@ def test_a_command_restores_on_the_device_that_was_asked_for(tmp_path):
     found = []
     with elsewhere() as device:
         for name in ("cpu", device):
-            options = RestoreOptions(sigma=0.1, weight="bayes", device=name, reference=str(picture))
+            options = RestoreOptions(sigma=0.1, weight=0.25, device=name, reference=str(picture))
             (record,), failures = restore_files(
                 [str(picture)], str(tmp_path / name), options, lambda *_: None
             )
