@@ -45,7 +45,7 @@ def run(page: str) -> dict:
 def test_every_operator_of_the_page_restores(restored):
     """Each answer is finite and nearer to the truth than to grey, whatever was measured."""
     x = run("operators.md")["x"]
-    assert len(restored) == 18
+    assert len(restored) == 19
     for likelihood, result in restored:
         name = type(likelihood.operator).__name__
         assert torch.isfinite(result.image).all(), name

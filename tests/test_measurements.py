@@ -31,6 +31,7 @@ from aipo.operators import (
     Blur,
     Composition,
     Downsampling,
+    Filter,
     FourierMask,
     FourierSensing,
     GaussianSensing,
@@ -185,6 +186,7 @@ def test_a_mask_of_another_size_is_refused(tmp_path):
 OTHERS = {
     "fourier": FourierSensing(SHAPE, 9, seed=3),
     "blur": Blur(SHAPE, torch.rand(3, 3)),
+    "filter": Filter(SHAPE, torch.fft.rfft2(torch.rand(SHAPE[1:], dtype=torch.float64))),
     "downsampling": Downsampling((3, 4, 6), 2),
     "grey": Grey((3, 4, 6), (0.2, 0.5, 0.3)),
     "magnetic resonance": FourierMask(SHAPE, torch.rand(SHAPE[1:]) > 0.5),

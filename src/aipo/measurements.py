@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from aipo import likelihoods
@@ -14,6 +15,7 @@ from aipo.operators import (
     Blur,
     Composition,
     Downsampling,
+    Filter,
     FourierMask,
     FourierSensing,
     GaussianSensing,
@@ -128,6 +130,8 @@ def _tensors(operator: Operator) -> dict[str, Tensor]:
         return {"mask": operator.mask}
     if isinstance(operator, Blur):
         return {"kernel": operator.kernel}
+    if isinstance(operator, Filter):
+        return {"transfer": torch.view_as_real(operator.transfer.to(torch.complex128))}
     return {"degrees": operator.degrees} if isinstance(operator, Radon) else {}
 
 
@@ -157,6 +161,7 @@ _OPERATORS: dict[str, Callable[[tuple[int, int, int], dict, dict], LinearOperato
         shape, numbers["measurements"], numbers["seed"]
     ),
     "Blur": lambda shape, tensors, numbers: Blur(shape, tensors["kernel"]),
+    "Filter": lambda shape, tensors, numbers: Filter(shape, torch.view_as_complex(tensors["transfer"])),
     "Downsampling": lambda shape, tensors, numbers: Downsampling(shape, numbers["factor"]),
     "Grey": lambda shape, tensors, numbers: Grey(shape, tuple(numbers["weights"])),
     "FourierMask": lambda shape, tensors, numbers: FourierMask(shape, tensors["mask"]),

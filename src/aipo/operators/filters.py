@@ -21,10 +21,20 @@ class Filter(LinearOperator):
     Args:
         shape: (C, H, W).
         transfer: H of a real kernel, (H, W//2 + 1) in `torch.fft.rfft2` order.
+
+    Raises:
+        InputError: a transfer function of another shape, not finite, or zero.
     """
 
     def __init__(self, shape: tuple[int, int, int], transfer: Tensor):
         self.shape = self.measurement_shape = image_shape(shape)
+        _, height, width = self.shape
+        fits = tuple(transfer.shape) == (height, width // 2 + 1)
+        if not fits or not bool(torch.isfinite(transfer).all()) or not bool(transfer.any()):
+            raise InputError(
+                f"a transfer function of shape {tuple(transfer.shape)} does not fit {tuple(shape)}; it is "
+                f"{(height, width // 2 + 1)}, finite, and not all zero"
+            )
         self.transfer = transfer
 
     def forward(self, x: Images) -> Measurements:
