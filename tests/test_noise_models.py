@@ -328,6 +328,8 @@ def test_learnt_noise_is_the_density_of_the_residual():
     assert likelihood.nearest()[1] == pytest.approx(0.05, rel=0.1)
     assert float(near.misfit(x).mean()) == pytest.approx(1, abs=0.1), "the mean of the noise is taken off"
     torch.testing.assert_close(likelihood.select(torch.tensor([3]))(x[3:4]), likelihood(x)[3:4])
+    single = FlowNoise(Identity(SHAPE), likelihood.y.float(), Stripes(), 1e3 * likelihood.draws.float())
+    assert torch.isfinite(single.gaussian().y).all(), "strong draws in single precision have an even spectrum"
     with pytest.raises(InputError, match="draws"):
         FlowNoise(Identity((1, 3, 5)), torch.zeros(1, 1, 3, 5, dtype=torch.float64), Stripes())
 

@@ -95,6 +95,6 @@ class FlowNoise(Likelihood):
         """Of whole pictures noise with the average spectrum of its samples."""
         if not isinstance(self.operator, Identity):
             return super().gaussian()
-        centred = (self.draws.to(self.y) - self._moments[0]).flatten(0, 1)
+        centred = (self.draws.to(self.y) - self._moments[0]).flatten(0, 1).double()
         power = torch.fft.fft2(centred, norm="ortho").abs().square().mean(0)
         return Coloured(self.operator, self.nearest()[0], power.clamp_min(1e-4 * power.mean())).gaussian()
