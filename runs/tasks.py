@@ -137,12 +137,12 @@ def other(likelihood: Likelihood, truth: Tensor) -> tuple[str, Baseline]:
             return "BM3D, logarithm", _logarithmic(likelihood, truth)
     if isinstance(likelihood.operator, op.Radon):
         return "Landweber", _stopped(likelihood.operator, likelihood.y, truth)
-    near = likelihood.gaussian()
     if isinstance(likelihood.operator, op.Identity) and not isinstance(likelihood, noise.Coloured):
         sigma = float(likelihood.moments(truth)[1].mean().sqrt())
         return "BM3D", bm3d(IDENTITY, _unbiased(likelihood), sigma, truth)
-    assert isinstance(near.operator, op.LinearOperator)
-    return "TV", total_variation(near.operator, near.y, float(near.sigma[0]), truth)
+    # White also for coloured noise: behind its whitening filter TV is worse (dev/LOG.md).
+    y, sigma = likelihood.operator.straighten(likelihood.nearest()[0], likelihood.noise_level)
+    return "TV", total_variation(likelihood.operator.linear, y, float(sigma[0]), truth)
 
 
 def _anscombe(likelihood: noise.Poisson | noise.PoissonGaussian, truth: Tensor) -> Baseline:

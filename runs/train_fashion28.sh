@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The bundled prior "fashion28": DATA is Fashion-MNIST's train-images-idx3-ubyte.gz.
+# The bundled prior "fashion28": DATA is Fashion-MNIST's train-images-idx3-ubyte.gz. The bundled one took 48 minutes of one busy
+# CPU core with bfloat16 units.
 set -euo pipefail
 data=${1:?usage: runs/train_fashion28.sh DATA [OUT]}
 aipo train "$data" --out "${2:-out/fashion28}" --name fashion28 --holdout 1000 --flips false \
