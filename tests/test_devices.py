@@ -136,11 +136,7 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_every_way(way):
-    agree(
-        measure(OPERATORS["denoise"], rand(2, *SHAPE), 0.1, torch.Generator().manual_seed(0)),
-        "stationary",
-        way,
-    )
+    agree(noisy(OPERATORS["denoise"]), "stationary", way)
 
 
 def test_a_command_restores_on_the_device_that_was_asked_for(tmp_path):

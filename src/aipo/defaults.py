@@ -84,7 +84,7 @@ def direct(likelihood: Likelihood, prior: Prior, weight: float, evaluations: int
         return replace(options, metric="data") if _any_size(prior) else options
     if not isinstance(operator, Identity):
         return options
-    if weight * float(torch.as_tensor(likelihood.nearest()[1]).min()) ** 2 < LATENT_FROM:
+    if weight * float(likelihood.noise_level.min()) ** 2 < LATENT_FROM:
         return replace(options, metric="data")
     if _has_latents(prior, operator):
         # Latents do not know the data term's scale: the first step is kept short.

@@ -25,11 +25,13 @@ def join(device: str) -> str:
     Raises:
         InputError: a device that this machine does not have.
     """
-    usable(device)
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
-        return device
-    if device == "cuda":
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized()
+    if device == "cuda" and not alone:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
+    usable(device)
+    if alone:
+        return device
+    if device.startswith("cuda"):
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     return device

@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
 from aipo.arrays import Images
 from aipo.errors import InputError
 from aipo.likelihoods import Likelihood
@@ -92,7 +90,7 @@ def restore(
         evaluations=int(result.evaluations[0]),
         seconds=seconds,
         status=result.status[0].name.lower(),
-        sigma=float(torch.as_tensor(likelihood.nearest()[1]).flatten()[0]),
+        sigma=float(likelihood.noise_level[0]),
     )
     return record, result
 

@@ -165,8 +165,8 @@ def _surrogate(data: PictureData, validation: PictureData, any_size: bool) -> Fi
         smallest = min(min(picture.shape[1:]) for picture in data.pictures)
         return StationaryGaussian.fit(_images(replace(data, crop=min(128, smallest)), 512))
     images, held_out = _images(data, 4096), _images(validation, 160)
-    rank = min(128, images[0].numel() // 4)
-    kinds = LowRankStationary.fit(images, rank), LowRankGaussian.fit(images, rank)
+    plain = LowRankGaussian.fit(images, rank=min(128, images[0].numel() // 4))
+    kinds = LowRankStationary.around(plain, images), plain
     return max(kinds, key=lambda surrogate: float(log_prob(surrogate, held_out).mean()))
 
 

@@ -85,8 +85,7 @@ def _restore_file(
 ) -> Record:
     task, likelihood = load_measurement(file) if _is_measurement(file) else _picture(file, prior, options)
     likelihood = likelihood.to(options.device)
-    truth = _reference(options.reference, file, likelihood.operator.shape)
-    truth = None if truth is None else truth.to(options.device)
+    truth = _reference(options, file, likelihood.operator.shape)
     record, result = restore(task, name, likelihood, prior, options.weight, truth, watch=partial(watch, name))
     write_pictures(folder, name, likelihood, result, truth)
     return record
@@ -121,14 +120,14 @@ def estimated_sigma(image: Images) -> float:
     return max(float(estimate), SMALLEST_SIGMA)
 
 
-def _reference(reference: str | None, file: str, shape: tuple[int, int, int]) -> Images | None:
-    if reference is None:
+def _reference(options: RestoreOptions, file: str, shape: tuple[int, int, int]) -> Images | None:
+    if options.reference is None:
         return None
-    path = Path(reference)
+    path = Path(options.reference)
     clean = read_image(path / Path(file).name if path.is_dir() else path)[None]
     if tuple(clean.shape[1:]) != shape:
         raise InputError(f"reference {path} is {tuple(clean.shape[1:])}, the measured picture is {shape}")
-    return clean
+    return clean.to(options.device)
 
 
 def _is_measurement(file: str) -> bool:

@@ -103,16 +103,17 @@ def single_precision() -> Iterator[None]:
 def finish(walk: Walk, tape: list[Record] | None = None) -> tuple[Tensor, PerImage]:
     """The walk's result and log-determinant; its records go to the tape."""
     total: PerImage | float = 0.0
-    while True:
-        try:
-            logdet, record = next(walk)
-        except StopIteration as end:
-            assert isinstance(total, Tensor)
-            return end.value, total
-        total = total + logdet
-        if tape is not None:
-            tape.append(record)
-        del record
+    with single_precision():
+        while True:
+            try:
+                logdet, record = next(walk)
+            except StopIteration as end:
+                assert isinstance(total, Tensor)
+                return end.value, total
+            total = total + logdet
+            if tape is not None:
+                tape.append(record)
+            del record
 
 
 def records_of(walk: Walk) -> Iterator[Record]:
@@ -150,8 +151,7 @@ class Evaluate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, h: Tensor, direction: Direction, stored: bool) -> tuple[Tensor, PerImage]:
         ctx.direction, ctx.tape = direction, [] if stored else None
-        with single_precision():
-            result, logdet = finish(direction.there(h), ctx.tape)
+        result, logdet = finish(direction.there(h), ctx.tape)
         ctx.save_for_backward(h, result)
         return result, logdet
 

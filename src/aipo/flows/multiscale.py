@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from aipo.arrays import Images, PerImage
 from aipo.flows.flow import Flow
 from aipo.flows.frozen import Mix, Record, Step
-from aipo.flows.inference import Direction, Evaluate, Scale, finish, single_precision
+from aipo.flows.inference import Direction, Evaluate, Scale, finish
 from aipo.flows.layers import ConditionalBase, GaussianBase, Invertible
 
 # Bytes of activations that a derivative may keep: a batch of a hundred small pictures, or one photograph.
@@ -138,8 +138,7 @@ class FrozenFlow(Flow):
 
     def _evaluate(self, h: Tensor, direction: Direction) -> tuple[Tensor, PerImage]:
         if not (torch.is_grad_enabled() and h.requires_grad):
-            with single_precision():
-                return finish(direction.there(h))
+            return finish(direction.there(h))
         return Evaluate.apply(h, direction, h.numel() * self._bytes_per_entry <= self.memory)
 
     def _apply(self, fn, recurse: bool = True):

@@ -85,10 +85,15 @@ class Likelihood(ABC):
     def nearest(self) -> tuple[Measurements, float | PerImage]:
         """Measurements, and the standard deviation of Gaussian noise, that say about the same of f(x)."""
 
+    @property
+    def noise_level(self) -> PerImage:
+        """The standard deviation that `nearest` tells, (B,)."""
+        y, sigma = self.nearest()
+        return positive("sigma", sigma, y)
+
     def precision(self, x: Images) -> Measurements:
         """Information of each measured value about its own f(x): an inverse variance, like y."""
-        y, sigma = self.nearest()
-        return expand(positive("sigma", sigma, y) ** -2, y).expand_as(y)
+        return expand(self.noise_level**-2, self.y).expand_as(self.y)
 
     def gaussian(self) -> "Gaussian":
         """Gaussian noise of about this size on measurements of a linear operator.

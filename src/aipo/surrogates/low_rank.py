@@ -10,7 +10,25 @@ from aipo.errors import InputError
 from aipo.surrogates.form import VARIANCE_FLOOR
 
 
-class LowRankGaussian(nn.Module):
+class Components(nn.Module):
+    """What Gaussians with μ and loadings W for images of one shape share."""
+
+    mean: Tensor
+    loadings: Tensor
+
+    def __init__(self, mean: Tensor, loadings: Tensor):
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("loadings", loadings.to(mean.dtype))
+
+    def mean_like(self, x: Images) -> Images:
+        return self.mean.to(x)
+
+    def coordinates(self, x: Images) -> Tensor:
+        return x.new_empty(len(x), sum(self.loadings.shape))
+
+
+class LowRankGaussian(Components):
     """N(μ, W Wᵀ + diag(d)) for images of one shape.
 
     Args:
@@ -19,20 +37,16 @@ class LowRankGaussian(nn.Module):
         variances: d, (n,), positive.
     """
 
-    mean: Tensor
-    loadings: Tensor
     variances: Tensor
 
     def __init__(self, mean: Tensor, loadings: Tensor, variances: Tensor):
-        super().__init__()
         n = mean.numel()
         if mean.ndim != 3 or loadings.ndim != 2 or len(loadings) != n or variances.shape != (n,):
             raise InputError(
                 f"mean {tuple(mean.shape)}, loadings {tuple(loadings.shape)} and variances "
                 f"{tuple(variances.shape)} do not fit; they are (C, H, W), (n, r) and (n,) with n = C·H·W"
             )
-        self.register_buffer("mean", mean)
-        self.register_buffer("loadings", loadings.to(mean.dtype))
+        super().__init__(mean, loadings)
         self.register_buffer("variances", variances)
 
     @classmethod
@@ -47,12 +61,6 @@ class LowRankGaussian(nn.Module):
         loadings = _principal(centred, rank).half().double()
         variances = (centred.square().mean(0) - loadings.square().sum(1)).clamp_min(VARIANCE_FLOOR)
         return cls(mean.reshape(images.shape[1:]).float(), loadings.float(), variances.float())
-
-    def mean_like(self, x: Images) -> Images:
-        return self.mean.to(x)
-
-    def coordinates(self, x: Images) -> Tensor:
-        return x.new_empty(len(x), sum(self.loadings.shape))
 
     def factor(self, u: Tensor) -> Images:
         rank = self.loadings.shape[1]

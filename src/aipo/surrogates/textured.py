@@ -1,15 +1,15 @@
 """A Gaussian for pictures of one size with texture: outlines in components, the rest in a spectrum."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from aipo.arrays import Images, PerImage, rowwise
 from aipo.errors import InputError
-from aipo.surrogates.low_rank import LowRankGaussian
+from aipo.surrogates.low_rank import Components, LowRankGaussian
 from aipo.surrogates.stationary import StationaryGaussian, filter_colours
 
 
-class LowRankStationary(nn.Module):
+class LowRankStationary(Components):
     """N(μ, W Wᵀ + S) for images of one shape, S stationary and periodic: outlines in W, texture in S.
 
     Args:
@@ -19,13 +19,10 @@ class LowRankStationary(nn.Module):
         power: eigenvalues of S for each colour direction in `rfft2` order, (C, H, W//2 + 1).
     """
 
-    mean: Tensor
-    loadings: Tensor
     colours: Tensor
     power: Tensor
 
     def __init__(self, mean: Tensor, loadings: Tensor, colours: Tensor, power: Tensor):
-        super().__init__()
         channels, height, width = mean.shape
         shapes = (tuple(loadings.shape[:1]), tuple(colours.shape), tuple(power.shape))
         if shapes != ((mean.numel(),), (channels, channels), (channels, height, width // 2 + 1)):
@@ -34,8 +31,7 @@ class LowRankStationary(nn.Module):
                 f"and power {tuple(power.shape)} do not fit; they are (C, H, W), (n, r), (C, C) and "
                 "(C, H, W//2 + 1) with n = C·H·W"
             )
-        self.register_buffer("mean", mean)
-        self.register_buffer("loadings", loadings.to(mean.dtype))
+        super().__init__(mean, loadings)
         self.register_buffer("colours", colours)
         self.register_buffer("power", power)
         self._cores: dict[float, tuple[Tensor, Tensor]] = {}
@@ -45,19 +41,17 @@ class LowRankStationary(nn.Module):
     @classmethod
     def fit(cls, images: Images, rank: int) -> "LowRankStationary":
         """Principal components of the images (N > rank), and the average spectrum of what they leave."""
+        return cls.around(LowRankGaussian.fit(images, rank), images)
+
+    @classmethod
+    def around(cls, principal: LowRankGaussian, images: Images) -> "LowRankStationary":
+        """The principal components of the images at hand, and the average spectrum of what they leave."""
         mean = images.double().mean(0)
-        principal = LowRankGaussian.fit(images, rank)
         directions = torch.linalg.qr(principal.loadings.double())[0]
         flat = (images.double() - mean).flatten(1)
         rest = (flat - (flat @ directions) @ directions.T).reshape(images.shape)
         texture = StationaryGaussian.fit(rest)
         return cls(mean.float(), principal.loadings, texture.colours, texture.power(images))
-
-    def mean_like(self, x: Images) -> Images:
-        return self.mean.to(x)
-
-    def coordinates(self, x: Images) -> Tensor:
-        return x.new_empty(len(x), sum(self.loadings.shape))
 
     def factor(self, u: Tensor) -> Images:
         rank = self.loadings.shape[1]
