@@ -67,7 +67,7 @@ LAYERS = [
     {"path"},
     {"certificate", "foreign"},
     {"objective"},
-    {"latents", "defaults", "sampling"},
+    {"latents", "defaults", "sampling", "final_steps"},
     {"reconstruction", "fitting", "conventional"},
     {"reconstruct"},
     {"deepinv.physics", "deepinv.noise"},

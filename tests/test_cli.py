@@ -62,6 +62,20 @@ def test_restore_denoises_several_files_and_goes_on_after_bad_ones(tmp_path, cle
     assert "denoise" in capsys.readouterr().out
 
 
+def test_restore_takes_a_precision(tmp_path, noisy, capsys):
+    """Another picture, and nearly the same."""
+    file, pictures = save(tmp_path / "a.png", noisy), []
+    for precision in ("float32", "bfloat16"):
+        out = tmp_path / precision
+        arguments = ["--sigma", "0.1", "--weight", "1", "--precision", precision, "--out", str(out)]
+        assert main(["restore", file, *arguments]) == 0
+        pictures.append(np.asarray(Image.open(out / "a.png")) / 255.0)
+    assert 0 < np.abs(pictures[1] - pictures[0]).max() and np.abs(pictures[1] - pictures[0]).mean() < 0.01
+    with pytest.raises(SystemExit) as ended:
+        main(["restore", file, "--precision", "half", "--out", str(tmp_path / "out")])
+    assert ended.value.code != 0 and "float32" in capsys.readouterr().err
+
+
 def test_restored_file_is_the_picture_of_the_record(tmp_path, clean, noisy):
     out = tmp_path / "out"
     main(

@@ -39,9 +39,10 @@ def in_latents(pictures: Problem, likelihood: Likelihood, prior: Any) -> Problem
             f"divisible by {prior.flow.factor}, or coordinates = pictures"
         )
 
-    @torch.no_grad()
+    encode = torch.no_grad()(prior.encode)
+
     def start(weight: PerImage) -> Tensor:
-        return prior.encode(pictures.start(weight))
+        return encode(pictures.start(weight))
 
     def metric(weight: PerImage) -> Metric:
         return lambda v: v / expand(weight.repeat(len(v) // len(weight)), v)
@@ -54,6 +55,7 @@ def in_latents(pictures: Problem, likelihood: Likelihood, prior: Any) -> Problem
         hessian=None,
         noise=None,
         picture=prior.decode,
+        coordinates=encode,
     )
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from aipo import checkpoints
 from aipo.arrays import Images, PerImage
 from aipo.errors import CheckpointError, InputError
-from aipo.flows import Flow, Glow, RealNVP, TarFlow
+from aipo.flows import Flow, Glow, Precision, RealNVP, TarFlow
 from aipo.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, Surrogate, energy
 
 FAMILIES: dict[str, type[Glow] | type[RealNVP] | type[TarFlow]] = {
@@ -138,11 +138,16 @@ class FlowPrior(nn.Module):
         flow: trained; its weights are frozen here.
         surrogate: fitted to the same pictures.
         card: what the prior was trained on, by which command, how good it is, under which licence.
+        precision: of the flow's networks. "bfloat16" is about 1.5 times as fast where the processor or the
+            GPU computes in it, and restores the same pictures to a few hundredths of a dB.
+
+    Raises:
+        InputError: a precision that the flow has no evaluation for.
     """
 
-    def __init__(self, flow: Flow, surrogate: Fitted, card: dict[str, Any]):
+    def __init__(self, flow: Flow, surrogate: Fitted, card: dict[str, Any], precision: Precision = "float32"):
         super().__init__()
-        self.flow = flow.freeze()
+        self.flow = flow.freeze(precision)
         self.surrogate = surrogate
         self.card = card
 
@@ -150,6 +155,13 @@ class FlowPrior(nn.Module):
     def shape(self) -> tuple[int, int | None, int | None]:
         """(C, H, W) of the pictures; None where any size will do."""
         return self.flow.shape
+
+    @property
+    def exact(self) -> "FlowPrior":
+        """The same prior with all networks in float32; itself where they are."""
+        if self.flow.precision == "float32":
+            return self
+        return FlowPrior(self.flow.trained, self.surrogate, self.card)
 
     def energy(self, x: Images) -> PerImage:
         """R(x) = −log p(x), nats per image.
@@ -230,11 +242,14 @@ def bundled_priors() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(root.glob(f"*/{checkpoints.CONFIG_NAME}"))}
 
 
-def load_prior(name: str | Path) -> FlowPrior:
+def load_prior(name: str | Path, precision: Precision = "float32") -> FlowPrior:
     """A bundled prior by name, or any prior from its folder.
 
+    Args:
+        precision: of the flow's networks, see `FlowPrior`.
+
     Raises:
-        InputError: no such prior.
+        InputError: no such prior, or a precision that its flow has no evaluation for.
         CheckpointError: the folder is damaged or belongs to another version.
     """
     folder = bundled_priors().get(str(name), Path(name))
@@ -253,7 +268,7 @@ def load_prior(name: str | Path) -> FlowPrior:
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder} does not describe a prior of this version ({error!r})") from error
     checkpoints.load_state(flow, groups["flow"], str(folder))
-    return FlowPrior(flow, surrogate, card)
+    return FlowPrior(flow, surrogate, card, precision)
 
 
 def _check_surrogate(surrogate: Fitted, shape: tuple[int, int | None, int | None]) -> None:

@@ -63,6 +63,7 @@ class Problem:
             certificates only.
         noise: (weights, white noise) -> a draw of N(0, metric) for each image; needed for sampling only.
         picture: x -> the picture, where x are other coordinates of it.
+        coordinates: a picture -> x.
     """
 
     terms: Callable[[Tensor, Tensor, Deformation], Terms]
@@ -71,6 +72,7 @@ class Problem:
     hessian: Callable[[Tensor, PerImage, Deformation], HessianProduct] | None = None
     noise: Callable[[PerImage, Callable[[Tensor], Tensor]], Tensor] | None = None
     picture: Callable[[Tensor], Tensor] = lambda x: x
+    coordinates: Callable[[Tensor], Tensor] = lambda picture: picture
 
 
 def weighted(x: Tensor, terms: Terms, weight: PerImage) -> Point:

@@ -11,6 +11,7 @@ from aipo.arrays import Images, PerImage
 from aipo.blending import mixture, recent_shares, sure_shares
 from aipo.defaults import automatic, residual_tells
 from aipo.errors import InputError, Status
+from aipo.final_steps import exact_form, final_steps, last_accepted
 from aipo.latents import in_latents
 from aipo.likelihoods import Likelihood
 from aipo.objective import objective
@@ -39,10 +40,12 @@ def trace(likelihood: Likelihood, prior: Prior, options: PathOptions | None = No
         copies: of each image in the batch, see `Trace`.
     """
     options = options or automatic(likelihood.operator, prior)
+    return Trace(_problem(likelihood, prior, options), options, copies)
+
+
+def _problem(likelihood: Likelihood, prior: Prior, options: PathOptions) -> Problem:
     pictures = objective(likelihood, prior, options.start, options.metric)
-    if options.coordinates == "latents":
-        return Trace(in_latents(pictures, likelihood, prior), options, copies)
-    return Trace(pictures, options, copies)
+    return in_latents(pictures, likelihood, prior) if options.coordinates == "latents" else pictures
 
 
 def reconstruct(
@@ -56,7 +59,8 @@ def reconstruct(
 
     Args:
         likelihood: what was measured, (B, ...).
-        prior: density of pictures.
+        prior: density of pictures. Where its networks are of bfloat16 they lead the way, and float32 has the
+            last steps to a fixed λ and the energies that are reported.
         weight: λ, a positive number; "bayes" (λ = 1, the maximum a posteriori); "mean" for the posterior
             mean, a chain at λ = 1 instead of a path (`aipo.sample`); "sure", "discrepancy" or "l-curve",
             which choose one state of the path; "auto", which mixes its states: where measured
@@ -72,6 +76,14 @@ def reconstruct(
         InputError: a weight that is none of these.
     """
     options = options or automatic(likelihood.operator, prior)
+    found = _by_weight(likelihood, prior, weight, options, watch)
+    exact = exact_form(prior)
+    return found if exact is prior else _ended_at(found, found.image, exact)
+
+
+def _by_weight(
+    likelihood: Likelihood, prior: Prior, weight: Weight, options: PathOptions, watch
+) -> Reconstruction:
     if weight == "auto":
         return _auto(likelihood, prior, options, watch)
     if weight == "mean":
@@ -118,11 +130,16 @@ def _fixed(
     weight: float, likelihood: Likelihood, prior: Prior, options: PathOptions, watch
 ) -> Reconstruction:
     """The path up to λ = weight; its last accepted state is the answer."""
-    tracer = trace(likelihood, prior, ending(options, weight))
+    options = ending(options, weight)
+    tracer = trace(likelihood, prior, options)
     path = _followed(tracer, watch)
+    exact = exact_form(prior)
+    if exact is not prior:
+        path.append(final_steps(_problem(likelihood, exact, options), options, path))
+        if watch:
+            watch(path[-1])
     values = torch.full((len(path), len(likelihood)), torch.nan)
-    accepted = torch.stack([state.accepted for state in path]).long()
-    last = len(path) - 1 - accepted.flip(0).argmax(0)
+    last = last_accepted(path)
     return _result(tracer.problem, path, last, path[-1].evaluations, "fixed", values, likelihood, prior)
 
 
@@ -192,7 +209,7 @@ def _auto(likelihood: Likelihood, prior: Prior, options: PathOptions, watch) -> 
         return _mixed_by_sure(likelihood, prior, options, watch)
     single = _select(Discrepancy(likelihood), likelihood, prior, _doubled(options), watch)
     weights = torch.stack([state.weight for state in single.path])
-    return _mixed(single, recent_shares(single.chosen, weights, _usable(single)), likelihood, prior)
+    return _mixed(single, recent_shares(single.chosen, weights, _usable(single)), prior)
 
 
 def _mixed_by_sure(likelihood: Likelihood, prior: Prior, options: PathOptions, watch) -> Reconstruction:
@@ -205,7 +222,7 @@ def _mixed_by_sure(likelihood: Likelihood, prior: Prior, options: PathOptions, w
             watch(state)
 
     single = _select(sure, likelihood, prior, options, collect)
-    return _mixed(single, sure_shares(sure, pictures, _usable(single)), likelihood, prior)
+    return _mixed(single, sure_shares(sure, pictures, _usable(single)), prior)
 
 
 def _usable(single: Reconstruction) -> Tensor:
@@ -219,18 +236,22 @@ def _usable(single: Reconstruction) -> Tensor:
     return (reached & positive) | (steps == single.chosen)
 
 
-def _mixed(single: Reconstruction, part: Tensor, likelihood: Likelihood, prior: Prior) -> Reconstruction:
+def _mixed(single: Reconstruction, part: Tensor, prior: Prior) -> Reconstruction:
     """The mixture in place of the single state, with its own energies."""
     image = mixture([state.x for state in single.path], part)
-    data, energy = _energies(image, likelihood, prior)
+    return replace(_ended_at(single, image, prior), shares=part)
+
+
+def _ended_at(found: Reconstruction, image: Images, prior: Prior) -> Reconstruction:
+    """This picture in place of the one that was found, with its own energies."""
+    data, energy = _energies(image, found.likelihood, prior)
     return replace(
-        single,
+        found,
         image=image,
         data_energy=data,
         prior_energy=energy,
-        objective=data + single.weight * energy,
-        evaluations=single.evaluations + 1,
-        shares=part,
+        objective=data + found.weight * energy,
+        evaluations=found.evaluations + 1,
     )
 
 

@@ -19,7 +19,7 @@ from aipo.checkpoints import load_state, load_tensors, save_tensors, write_atomi
 from aipo.data import PictureData, dequantize
 from aipo.distributed import average_gradients, leads, meet, share
 from aipo.errors import CheckpointError, InputError
-from aipo.flows import Flow
+from aipo.flows import Flow, Precision, check_precision
 from aipo.muon import Muon
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
@@ -57,7 +57,7 @@ class TrainingOptions:
     noise_range: tuple[float, float] = (0.003, 1.0)
     seed: int = 0
     optimizer: str = "muon"
-    precision: str = "float32"
+    precision: Precision = "float32"
     validate_every: int = 250
 
     def __post_init__(self):
@@ -74,8 +74,7 @@ class TrainingOptions:
             raise InputError(f"noise_range = {self.noise_range}; use 0 < smallest <= largest")
         if self.optimizer not in ("muon", "adam"):
             raise InputError(f"optimizer = {self.optimizer!r}; use muon or adam")
-        if self.precision not in ("float32", "bfloat16"):
-            raise InputError(f"precision = {self.precision!r}; use float32 or bfloat16")
+        check_precision(self.precision)
 
 
 def train(

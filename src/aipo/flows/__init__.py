@@ -1,9 +1,9 @@
 """Normalizing flows: one file per family, image -> latent with exact log-determinant and back."""
 
-from aipo.flows.flow import Flow
+from aipo.flows.flow import Flow, Precision, check_precision
 from aipo.flows.glow import Glow
 from aipo.flows.multiscale import MultiScaleFlow
 from aipo.flows.realnvp import RealNVP
 from aipo.flows.tarflow import TarFlow
 
-__all__ = ["Flow", "Glow", "MultiScaleFlow", "RealNVP", "TarFlow"]
+__all__ = ["Flow", "Glow", "MultiScaleFlow", "Precision", "RealNVP", "TarFlow", "check_precision"]

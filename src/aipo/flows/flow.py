@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from math import log, pi
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,17 @@ from aipo.allocator import keep_freed_memory
 from aipo.arrays import Images, PerImage, per_image_sum
 from aipo.errors import InputError
 from aipo.flows.layers import ActNorm
+
+Precision: TypeAlias = Literal["float32", "bfloat16"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+
+
+def check_precision(precision: str) -> None:
+    """Raises:
+    InputError: neither float32 nor bfloat16.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"precision = {precision!r}; use {' or '.join(PRECISIONS)}")
 
 
 class Flow(nn.Module):
@@ -24,6 +36,8 @@ class Flow(nn.Module):
     Raises:
         InputError: height or width not divisible by the factor.
     """
+
+    precision: Precision = "float32"  # of the coupling networks, the map itself apart
 
     def __init__(self, shape: tuple[int, int | None, int | None], factor: int):
         super().__init__()
@@ -58,8 +72,21 @@ class Flow(nn.Module):
         z, logdet = self(x)
         return logdet + _standard_normal(z)
 
-    def freeze(self) -> "Flow":
-        """A copy for evaluation only, with constant weights."""
+    def freeze(self, precision: Precision = "float32") -> "Flow":
+        """A copy for evaluation only, with constant weights.
+
+        Args:
+            precision: of the coupling networks; the map itself, and with it its inverse and its
+                log-determinant, is of the weights' own.
+
+        Raises:
+            InputError: a precision that this flow has no evaluation for.
+        """
+        check_precision(precision)
+        if precision != "float32":
+            raise InputError(
+                f"a {type(self).__name__} is evaluated in float32 only; leave precision as it is"
+            )
         return deepcopy(self).eval().requires_grad_(False)
 
     @property

@@ -56,11 +56,17 @@ class Convolution:
 
 def _convolve(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     side = weight.shape[-1] // 2
-    if h.device.type == "cpu" and h.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+    if h.device.type == "cpu" and _mkldnn_takes(h.dtype):
         # F.conv2d takes another kernel for small inputs, so a picture's energy would depend on its batch;
         # this one is the same for all, and twice as fast for 1 × 1.
         return torch.mkldnn_convolution(h, weight, bias, [side, side], [1, 1], [1, 1], 1)
     return F.conv2d(h, weight, bias, padding=side)
+
+
+def _mkldnn_takes(dtype: torch.dtype) -> bool:
+    if dtype == torch.bfloat16:  # only where the processor has the instructions
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype == torch.float32 and torch.backends.mkldnn.is_available()
 
 
 def _silu(function: Callable[..., Tensor], *maps: Tensor) -> Tensor:
@@ -76,27 +82,29 @@ def _silu_backward(g: Tensor, before: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Network:
-    """Convolutions with SiLU between them, and a map added at the end."""
+    """Convolutions with SiLU between them, in the precision of their weights, and a map added at the end."""
 
     convolutions: list[Convolution]
     position: Tensor | None = None
 
     def __call__(self, h: Tensor) -> tuple[Tensor, Record]:
         *inner, last = self.convolutions
-        record = []
+        record, dtype = [], h.dtype
+        h = h.to(last.weight.dtype)
         for convolution in inner:
             h = convolution(h)
             record.append(h)
             h = _silu(F.silu, h)
-        out = last(h)
+        out = last(h).to(dtype)
         return out if self.position is None else out + self.position, record
 
     def pull(self, record: Record, g: Tensor) -> Tensor:
         *inner, last = self.convolutions
-        g = last.pull(g)
+        dtype = g.dtype
+        g = last.pull(g.to(last.weight.dtype))
         for convolution, before in zip(reversed(inner), reversed(record), strict=True):
             g = convolution.pull(_silu(_silu_backward, g, before))
-        return g
+        return g.to(dtype)
 
 
 @dataclass(frozen=True)

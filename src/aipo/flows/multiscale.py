@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aipo.arrays import Images, PerImage
-from aipo.flows.flow import Flow
+from aipo.flows.flow import Flow, Precision, check_precision
 from aipo.flows.frozen import Mix, Record, Step
 from aipo.flows.inference import Direction, Evaluate, Scale, finish
 from aipo.flows.layers import ConditionalBase, GaussianBase, Invertible
@@ -81,9 +81,10 @@ class MultiScaleFlow(Flow):
                 logdet = logdet + contribution
         return h + 0.5, logdet
 
-    def freeze(self) -> "FrozenFlow":
+    def freeze(self, precision: Precision = "float32") -> "FrozenFlow":
         """A copy for evaluation only: constant weights, folded where they can be, and derivatives by hand."""
-        return FrozenFlow(deepcopy(self))
+        check_precision(precision)
+        return FrozenFlow(deepcopy(self), precision)
 
 
 class FrozenFlow(Flow):
@@ -93,15 +94,20 @@ class FrozenFlow(Flow):
     one image gives does not depend on the others of its batch. First derivatives are written by hand;
     derivatives of derivatives go through `trained`.
 
+    Networks may answer in bfloat16: scale and shift of a coupling can be any function of the other half, so
+    what is evaluated is the exact density of a flow near the trained one.
+
     Args:
         trained: its weights become constants.
+        precision: of the networks, "float32" standing for that of the weights.
         memory: bytes of stored activations of a batch above which a derivative recomputes them by running
             the flow in the other direction.
     """
 
-    def __init__(self, trained: MultiScaleFlow, memory: int = LARGEST_TAPE):
+    def __init__(self, trained: MultiScaleFlow, precision: Precision = "float32", memory: int = LARGEST_TAPE):
         super().__init__(trained.shape, trained.factor)
         self.source, self.memory = trained.eval().requires_grad_(False), memory
+        self.precision = precision
         self._fold()
         self.register_load_state_dict_post_hook(lambda flow, _: flow._fold())
 
@@ -110,13 +116,13 @@ class FrozenFlow(Flow):
         return self.source
 
     def _fold(self) -> None:
-        self._scale = _folded(self.source)
+        self._scale = _folded(self.source if self.precision == "float32" else _rounded(self.source))
         smallest = [side or self.factor for side in self.shape]
         tape: list[Record] = []
         with torch.no_grad():
             zeros = next(self.source.parameters()).new_zeros(1, *smallest)
             h, _ = finish(self._scale.forward(zeros), tape)
-        self._bytes_per_entry = h.element_size() * _entries(tape) / h.numel()
+        self._bytes_per_entry = _bytes(tape) / h.numel()
 
     def forward(self, x: Images) -> tuple[Tensor, PerImage]:
         def exact(h: Tensor) -> tuple[Tensor, PerImage]:
@@ -147,6 +153,15 @@ class FrozenFlow(Flow):
         return self
 
 
+def _rounded(flow: MultiScaleFlow) -> MultiScaleFlow:
+    """A copy whose networks are of bfloat16."""
+    flow = deepcopy(flow)
+    for module in flow.modules():
+        if isinstance(module, nn.Conv2d):  # nothing but networks is made of these
+            module.to(torch.bfloat16)
+    return flow
+
+
 def _folded(flow: MultiScaleFlow) -> Scale:
     """From the coarsest scale outwards; neighbouring pointwise maps become one."""
     scale = None
@@ -171,8 +186,8 @@ def _steps(layers: list[Invertible]) -> list[Step]:
     return steps
 
 
-def _entries(record: Record) -> int:
-    """Numbers in a record of tensors, nested."""
+def _bytes(record: Record) -> int:
+    """Of a record of tensors, nested."""
     if isinstance(record, Tensor):
-        return record.numel()
-    return 0 if record is None else sum(_entries(part) for part in record)
+        return record.nbytes
+    return 0 if record is None else sum(_bytes(part) for part in record)
