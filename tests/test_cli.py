@@ -43,11 +43,8 @@ def summary(folder: Path) -> list[dict]:
 
 def test_restore_denoises_several_files_and_goes_on_after_bad_ones(tmp_path, clean, noisy, capsys, caplog):
     save(tmp_path / "clean.png", clean)
-    files = [
-        save(tmp_path / "a.png", noisy),
-        str(tmp_path / "missing.png"),
-        save(tmp_path / "grey.png", noisy[..., 0]),
-    ]
+    (tmp_path / "text.png").write_text("no picture")
+    files = [save(tmp_path / "a.png", noisy), str(tmp_path / "missing.png"), str(tmp_path / "text.png")]
     out = tmp_path / "out"
     status = main(
         ["restore", *files, "--sigma", "0.1", "--reference", str(tmp_path / "clean.png"), "--out", str(out)]
@@ -58,7 +55,7 @@ def test_restore_denoises_several_files_and_goes_on_after_bad_ones(tmp_path, cle
     assert {file.name for file in out.iterdir()} == {
         "a.png", "a-panel.png", "a-path.png", "summary.json", "summary.txt"
     }  # fmt: skip
-    assert "missing.png" in caplog.text and "grey.png" in caplog.text and "grey picture" in caplog.text
+    assert "missing.png" in caplog.text and "text.png" in caplog.text
     assert "denoise" in capsys.readouterr().out
 
 
@@ -106,6 +103,39 @@ def test_restore_inpaints_with_a_mask(tmp_path, clean):
     (record,) = summary(out)
     assert record["task"] == "inpaint" and record["weight"] == 1 and record["criterion"] == "fixed"
     assert record["psnr_after"] > record["psnr_before"] + 3
+
+
+@pytest.mark.parametrize("task", ["denoise", "inpaint"])
+def test_a_grey_picture_is_restored_under_a_prior_for_colour(tmp_path, clean, task):
+    """And stays grey: in the files, and in what is measured against the clean one."""
+    grey = clean.mean(2)
+    holed = grey + 0.1 * np.random.default_rng(0).standard_normal(grey.shape)
+    mask = np.ones(grey.shape)
+    if task == "inpaint":
+        mask[14:18, 14:18] = holed[14:18, 14:18] = 0
+    out = tmp_path / "out"
+    arguments = ["--task", task, "--mask", save(tmp_path / "mask.png", mask), "--sigma", "0.1"]
+    arguments += ["--reference", save(tmp_path / "c.png", grey), "--out", str(out)]
+    assert main(["restore", save(tmp_path / "a.png", holed), *arguments]) == 0
+    (record,) = summary(out)
+    assert record["psnr_before"] + 4 < record["psnr_after"] > record["psnr_start"]
+    restored = np.asarray(Image.open(out / "a.png"))
+    assert restored.shape == grey.shape and np.asarray(Image.open(out / "a-panel.png")).ndim == 2
+    psnr = -10 * np.log10(np.mean((restored / 255.0 - np.round(grey * 255) / 255) ** 2))
+    assert psnr == pytest.approx(record["psnr_after"], abs=0.05)
+
+
+def test_a_reference_in_colour_does_not_fit_a_grey_picture(tmp_path, clean, caplog):
+    arguments = ["--sigma", "0.1", "--reference", save(tmp_path / "c.png", clean)]
+    file = save(tmp_path / "a.png", clean.mean(2))
+    assert main(["restore", file, *arguments, "--out", str(tmp_path / "out")]) == 1
+    assert "is (3, 33, 40), the measured picture is (1, 33, 40)" in caplog.text
+
+
+def test_a_colour_picture_does_not_fit_a_prior_for_grey(tmp_path, clean, caplog):
+    file = save(tmp_path / "a.png", clean)
+    assert main(["restore", file, "--prior", "fashion28", "--out", str(tmp_path / "out")]) == 1
+    assert "colour picture, the prior is for grey ones" in caplog.text
 
 
 def test_measure_then_restore(tmp_path, clean):

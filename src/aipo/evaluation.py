@@ -18,6 +18,13 @@ from aipo.reconstruction import Reconstruction
 from aipo.schedules import PathOptions
 from aipo.state import State
 
+View = Callable[[Images], Images]
+
+
+def as_it_is(image: Images) -> Images:
+    """The view of a picture that is all to be seen."""
+    return image
+
 
 @dataclass(frozen=True)
 class Record:
@@ -62,12 +69,14 @@ def restore(
     truth: Images | None = None,
     options: PathOptions | None = None,
     watch: Callable[[State], None] | None = None,
+    view: View = as_it_is,
 ) -> tuple[Record, Reconstruction]:
     """Restore one picture's measurement (batch of one) and record it.
 
     Args:
         task, name: for the record.
-        truth: (1, C, H, W) where known; it is only used to report PSNR.
+        truth: (1, C, H, W) where known, as it is viewed; it is only used to report PSNR.
+        view: what is to be seen of a picture, such as its grey where the prior is for colour.
 
     Raises:
         InputError: the prior is for other pictures than the measurement's.
@@ -80,9 +89,9 @@ def restore(
     record = Record(
         task=task,
         image=name,
-        psnr_before=_quality(near.operator.linear.pseudoinverse(near.y), truth),
-        psnr_start=_quality(result.start, truth),
-        psnr_after=_quality(result.image, truth),
+        psnr_before=_quality(view(near.operator.linear.pseudoinverse(near.y)), truth),
+        psnr_start=_quality(view(result.start), truth),
+        psnr_after=_quality(view(result.image), truth),
         data_energy=float(result.data_energy[0]),
         prior_energy=float(result.prior_energy[0]),
         weight=float(result.weight[0]),

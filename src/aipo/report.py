@@ -12,7 +12,7 @@ import torch
 from aipo.arrays import Images
 from aipo.checkpoints import write_atomic
 from aipo.errors import InputError
-from aipo.evaluation import Record
+from aipo.evaluation import Record, View, as_it_is
 from aipo.images import hstack, write_image
 from aipo.likelihoods import Likelihood
 from aipo.metrics import psnr
@@ -70,15 +70,21 @@ def write_summary(folder: Path, records: Sequence[Record]) -> None:
 
 
 def write_pictures(
-    folder: Path, name: str, likelihood: Likelihood, result: Reconstruction, truth: Images | None
+    folder: Path,
+    name: str,
+    likelihood: Likelihood,
+    result: Reconstruction,
+    truth: Images | None,
+    view: View = as_it_is,
 ) -> None:
     """NAME.png, the restoration; NAME-panel.png, side by side; NAME-path.png, a plot of the path."""
-    write_image(folder / f"{name}.png", result.image[0].cpu())
-    panel = [measurement_picture(likelihood)[0], result.image[0]]
+    restored = view(result.image)[0]
+    write_image(folder / f"{name}.png", restored.cpu())
+    panel = [view(measurement_picture(likelihood))[0], restored]
     if truth is not None:
         panel.insert(0, truth[0])
     write_image(folder / f"{name}-panel.png", hstack([image.clamp(0, 1).cpu() for image in panel]))
-    plot_path(folder / f"{name}-path.png", result, truth)
+    plot_path(folder / f"{name}-path.png", result, truth, view)
 
 
 def measurement_picture(likelihood: Likelihood) -> Images:
@@ -91,7 +97,7 @@ def measurement_picture(likelihood: Likelihood) -> Images:
     return image
 
 
-def plot_path(file: Path, result: Reconstruction, truth: Images | None) -> None:
+def plot_path(file: Path, result: Reconstruction, truth: Images | None, view: View = as_it_is) -> None:
     """Objective, PSNR (where the truth is known) and the selection criterion against λ."""
     matplotlib.use("Agg")
     from matplotlib import pyplot  # only here: it is slow to import
@@ -101,7 +107,7 @@ def plot_path(file: Path, result: Reconstruction, truth: Images | None) -> None:
     weights = [float(state.weight[0]) for state in states]
     curves = [("objective F, nats", [float(state.objective[0]) for state in states])]
     if truth is not None:
-        curves.append(("PSNR, dB", [float(psnr(state.x[:1], truth)[0]) for state in states]))
+        curves.append(("PSNR, dB", [float(psnr(view(state.x[:1]), truth)[0]) for state in states]))
     values = np.array([float(value[0]) for value in result.values[-len(states) :]])
     if np.isfinite(values).any():
         curves.append((f"criterion ({result.criterion})", list(values)))

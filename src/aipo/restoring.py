@@ -16,7 +16,7 @@ from aipo.flows import Precision
 from aipo.images import read_image
 from aipo.likelihoods import Gaussian, Likelihood
 from aipo.measurements import load_measurement
-from aipo.operators import Identity, Mask
+from aipo.operators import Composition, Grey, Identity, LinearOperator, Mask
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import Weight
 from aipo.report import prepare_folder, write_pictures, write_summary
@@ -86,30 +86,39 @@ def _restore_file(
     options: RestoreOptions,
     watch: Callable[[str, State], None],
 ) -> Record:
-    task, likelihood = load_measurement(file) if _is_measurement(file) else _picture(file, prior, options)
+    if _is_measurement(file):
+        task, likelihood = load_measurement(file)
+        seen: LinearOperator = Identity(likelihood.operator.shape)
+    else:
+        task, likelihood, seen = _picture(file, prior, options)
     likelihood = likelihood.to(options.device)
-    truth = _reference(options, file, likelihood.operator.shape)
-    record, result = restore(task, name, likelihood, prior, options.weight, truth, watch=partial(watch, name))
-    write_pictures(folder, name, likelihood, result, truth)
+    truth = _reference(options, file, seen.measurement_shape)
+    watching = partial(watch, name)
+    record, result = restore(task, name, likelihood, prior, options.weight, truth, watch=watching, view=seen)
+    write_pictures(folder, name, likelihood, result, truth, seen)
     return record
 
 
-def _picture(file: str, prior: FlowPrior, options: RestoreOptions) -> tuple[str, Likelihood]:
+def _picture(file: str, prior: FlowPrior, options: RestoreOptions) -> tuple[str, Likelihood, LinearOperator]:
+    """Task, likelihood, and what of the prior's picture is to be seen: its grey, where the file is grey."""
     image = read_image(file)[None]
-    shape = (image.shape[1], image.shape[2], image.shape[3])
-    check_fit(shape, prior, file)
+    channels, *size = image.shape[1:]
+    colour = (prior.shape[0], size[0], size[1])
+    seen = Grey(colour) if channels == 1 and colour[0] == 3 else Identity((channels, size[0], size[1]))
+    check_fit(seen.shape, prior, file)
     sigma = options.sigma if options.sigma is not None else estimated_sigma(image)
     if options.task == "denoise":
-        return "denoise", Gaussian(Identity(shape), image, sigma)
+        return "denoise", Gaussian(seen, image, sigma), seen
     assert options.mask is not None
     mask = read_image(options.mask)[:1] > 0.5
     if mask.shape[1:] != image.shape[2:]:
         raise InputError(
-            f"mask {options.mask} is {mask.shape[1]} × {mask.shape[2]}, {file} is {shape[1]} × {shape[2]}; "
+            f"mask {options.mask} is {mask.shape[1]} × {mask.shape[2]}, {file} is {size[0]} × {size[1]}; "
             "give a mask of the picture's size"
         )
-    operator = Mask(mask, channels=shape[0])
-    return "inpaint", Gaussian(operator, operator(image), sigma)
+    known = Mask(mask, channels)
+    operator = Composition(seen, known) if isinstance(seen, Grey) else known
+    return "inpaint", Gaussian(operator, known(image), sigma), seen
 
 
 def estimated_sigma(image: Images) -> float:
@@ -123,7 +132,7 @@ def estimated_sigma(image: Images) -> float:
     return max(float(estimate), SMALLEST_SIGMA)
 
 
-def _reference(options: RestoreOptions, file: str, shape: tuple[int, int, int]) -> Images | None:
+def _reference(options: RestoreOptions, file: str, shape: tuple[int, ...]) -> Images | None:
     if options.reference is None:
         return None
     path = Path(options.reference)
