@@ -59,6 +59,20 @@ def test_restore_denoises_several_files_and_goes_on_after_bad_ones(tmp_path, cle
     assert "denoise" in capsys.readouterr().out
 
 
+def test_restore_takes_a_folder(tmp_path, clean, noisy, caplog):
+    """Its pictures, not what else lies there; one that has none is one sentence, and the rest go on."""
+    folder = tmp_path / "noisy"
+    (folder / "deeper").mkdir(parents=True)
+    for name in ("b.png", "a.PNG", "deeper/c.png"):
+        save(folder / name, noisy[:16, :16])
+    (folder / "notes.txt").write_text("no picture")
+    (tmp_path / "empty").mkdir()
+    arguments = ["--sigma", "0.1", "--weight", "1", "--out", str(tmp_path / "out")]
+    assert main(["restore", str(tmp_path / "empty"), str(folder), *arguments]) == 1
+    assert [record["image"] for record in summary(tmp_path / "out")] == ["a", "b"]
+    assert "empty has no pictures that can be read" in caplog.text
+
+
 def test_restore_takes_a_precision(tmp_path, noisy, capsys):
     """Another picture, and nearly the same."""
     file, pictures = save(tmp_path / "a.png", noisy), []

@@ -20,7 +20,7 @@ from aipo.measurements import save_measurement
 from aipo.measuring import MeasureOptions, measure_picture
 from aipo.priors import bundled_priors, load_prior
 from aipo.report import prepare_folder, table
-from aipo.restoring import RestoreOptions, restore_files
+from aipo.restoring import RestoreOptions, listed, restore_files
 from aipo.state import State
 from aipo.training import TrainingOptions
 
@@ -99,7 +99,10 @@ def _demo(config: Namespace) -> int:
 def _restore_parser() -> ArgumentParser:
     parser = ArgumentParser(description="Restore pictures or measurement files.")
     parser.add_argument(
-        "files", nargs="+", type=str, help="pictures, or .safetensors files from aipo measure"
+        "files",
+        nargs="+",
+        type=str,
+        help="pictures, .safetensors files from aipo measure, or folders of either",
     )
     parser.add_argument("--out", type=str, required=True, help="folder for the restored pictures")
     parser.add_class_arguments(RestoreOptions, as_group=False)
@@ -108,8 +111,9 @@ def _restore_parser() -> ArgumentParser:
 
 def _restore(config: Namespace) -> int:
     options = RestoreOptions(**{name: config[name] for name in RestoreOptions.__dataclass_fields__})
-    with Progress(len(config.files)) as watch:
-        records, failures = restore_files(config.files, config.out, options, watch)
+    files = listed(config.files)
+    with Progress(len(files)) as watch:
+        records, failures = restore_files(files, config.out, options, watch)
     if records:
         print(table(records))
         print(f"pictures, path plots and summary.json are in {config.out}")

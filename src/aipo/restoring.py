@@ -1,5 +1,6 @@
 """The user's own files restored one after the other: what `aipo restore` runs."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Literal
 from skimage.restoration import estimate_sigma
 
 from aipo.arrays import Images
+from aipo.data import PICTURE_SUFFIXES
 from aipo.devices import usable
 from aipo.errors import AipoError, InputError
 from aipo.evaluation import Record, check_fit, restore
@@ -24,6 +26,8 @@ from aipo.state import State
 
 # A picture of 8 bits is never cleaner than its rounding, 1/(255·√12).
 SMALLEST_SIGMA = 1 / 255 / 12**0.5
+
+MEASUREMENT_SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,22 @@ class RestoreOptions:
     device: str = "cpu"
     precision: Precision = "float32"
     reference: str | None = None
+
+
+def listed(sources: Sequence[str]) -> list[str]:
+    """Files as they are, and in place of a folder the pictures and measurement files in it, by name.
+
+    A folder without any, or that cannot be read, stays in the list, to be reported as what it is.
+    """
+    return [file for source in sources for file in _within(source) or [source]]
+
+
+def _within(folder: str) -> list[str]:
+    if not Path(folder).is_dir() or not os.access(folder, os.R_OK | os.X_OK):
+        return []
+    kinds = PICTURE_SUFFIXES | {MEASUREMENT_SUFFIX}
+    files = sorted(path for path in Path(folder).iterdir() if path.is_file())
+    return [str(path) for path in files if path.suffix.lower() in kinds]
 
 
 def restore_files(
@@ -86,6 +106,10 @@ def _restore_file(
     options: RestoreOptions,
     watch: Callable[[str, State], None],
 ) -> Record:
+    if Path(file).is_dir():
+        raise InputError(
+            f"the folder {file} has no pictures that can be read; expected files such as .png, .jpg or .tif"
+        )
     if _is_measurement(file):
         task, likelihood = load_measurement(file)
         seen: LinearOperator = Identity(likelihood.operator.shape)
@@ -143,7 +167,7 @@ def _reference(options: RestoreOptions, file: str, shape: tuple[int, ...]) -> Im
 
 
 def _is_measurement(file: str) -> bool:
-    return Path(file).suffix == ".safetensors"
+    return Path(file).suffix == MEASUREMENT_SUFFIX
 
 
 def _names(files: Sequence[str]) -> list[str]:
