@@ -1,6 +1,7 @@
 """The commands as a user runs them, on small pictures."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,16 @@ def test_restore_denoises_several_files_and_goes_on_after_bad_ones(tmp_path, cle
     }  # fmt: skip
     assert "missing.png" in caplog.text and "text.png" in caplog.text
     assert "denoise" in capsys.readouterr().out
+
+
+def test_the_posterior_mean_shows_its_progress(tmp_path, noisy, capsys):
+    arguments = ["--sigma", "0.1", "--weight", "mean", "--out", str(tmp_path / "out")]
+    assert main(["restore", save(tmp_path / "a.png", noisy[:8, :8]), *arguments]) == 0
+    shown = capsys.readouterr().err
+    draws = [int(number) for number in re.findall(r"a, draw (\d+)", shown)]
+    assert draws == sorted(draws) and draws[-1] == LangevinOptions().evaluations
+    (record,) = summary(tmp_path / "out")
+    assert record["criterion"] == "mean"
 
 
 def test_restore_takes_a_folder(tmp_path, clean, noisy, caplog):

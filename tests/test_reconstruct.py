@@ -23,6 +23,7 @@ from aipo import reconstruct as public_reconstruct
 from aipo.defaults import automatic
 from aipo.errors import InputError, Status
 from aipo.flows import Glow
+from aipo.langevin import Draw, LangevinOptions
 from aipo.lbfgs import LBFGS
 from aipo.likelihoods import Gaussian, measure
 from aipo.objective import objective
@@ -230,10 +231,16 @@ def test_start_is_the_closed_form_at_the_chosen_weight(weight):
 
 @choices
 def test_every_state_is_shown_to_the_watcher(weight):
-    seen: list[State] = []
+    seen: list[State | Draw] = []
     found = reconstruct(noisy(FLOW_OPERATORS["denoising"]), PRIOR, weight, SHORT, seen.append)
     assert [state.index for state in seen] == [state.index for state in found.path] == list(range(len(seen)))
     assert all(torch.equal(a.x[:4], b.x) for a, b in zip(seen, found.path, strict=True))
+
+
+def test_every_draw_is_shown_to_the_watcher():
+    seen: list[State | Draw] = []
+    reconstruct(single(noisy(FLOW_OPERATORS["denoising"]), 0), PRIOR, "mean", watch=seen.append)
+    assert [draw.index for draw in seen] == list(range(LangevinOptions().evaluations))
 
 
 def test_the_package_offers_it():

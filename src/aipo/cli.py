@@ -16,9 +16,11 @@ from aipo.defaults import AUTOMATIC
 from aipo.distributed import join, leads
 from aipo.errors import AipoError, InputError
 from aipo.fitting import FlowOptions, Origin, fit_prior
+from aipo.langevin import Draw, LangevinOptions
 from aipo.measurements import save_measurement
 from aipo.measuring import MeasureOptions, measure_picture
 from aipo.priors import bundled_priors, load_prior
+from aipo.reconstruct import Weight
 from aipo.report import prepare_folder, table
 from aipo.restoring import RestoreOptions, listed, restore_files
 from aipo.state import State
@@ -48,13 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class Progress:
-    """A progress bar over pictures, each of which has a path of at most as many states as there are weights.
+    """A progress bar over pictures, called with the name of the one at work and its newest state or draw.
 
-    Called with the name of the picture at work and its newest state.
+    Args:
+        pictures: how many.
+        weight: of the command; it says how many states a path has at most, or how many draws a chain.
     """
 
-    def __init__(self, pictures: int):
-        self.states = len(AUTOMATIC.weights)
+    def __init__(self, pictures: int, weight: Weight = "auto"):
+        self.states = LangevinOptions().evaluations if weight == "mean" else len(AUTOMATIC.weights)
         self.bar = tqdm(total=pictures * self.states, bar_format="{desc} |{bar}| {elapsed} < {remaining}")
         self.begun = 0
 
@@ -64,9 +68,10 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self.bar.close()
 
-    def __call__(self, name: str, state: State) -> None:
+    def __call__(self, name: str, state: State | Draw) -> None:
         self.begun += state.index == 0
-        self.bar.set_description_str(f"{name}, λ = {float(state.weight[0]):.3g}", refresh=False)
+        where = f"λ = {float(state.weight[0]):.3g}" if isinstance(state, State) else f"draw {state.index + 1}"
+        self.bar.set_description_str(f"{name}, {where}", refresh=False)
         self.bar.n = (self.begun - 1) * self.states + state.index + 1
         self.bar.refresh()
 
@@ -112,7 +117,7 @@ def _restore_parser() -> ArgumentParser:
 def _restore(config: Namespace) -> int:
     options = RestoreOptions(**{name: config[name] for name in RestoreOptions.__dataclass_fields__})
     files = listed(config.files)
-    with Progress(len(files)) as watch:
+    with Progress(len(files), options.weight) as watch:
         records, failures = restore_files(files, config.out, options, watch)
     if records:
         print(table(records))

@@ -12,6 +12,7 @@ from skimage.transform import resize
 
 from aipo.arrays import Images
 from aipo.evaluation import Record, restore
+from aipo.langevin import Draw
 from aipo.likelihoods import measure
 from aipo.operators import GaussianSensing, Identity, LinearOperator, block_mask
 from aipo.priors import load_prior
@@ -45,7 +46,7 @@ TASKS = (
 )
 
 
-def run(out: str | Path, prior: str, watch: Callable[[str, State], None]) -> list[Record]:
+def run(out: str | Path, prior: str, watch: Callable[[str, State | Draw], None]) -> list[Record]:
     """Measure, restore, and write summary, pictures and path plots to `out`."""
     folder = prepare_folder(out)
     flow_prior = load_prior(prior)

@@ -13,10 +13,9 @@ from aipo.errors import InputError
 from aipo.likelihoods import Likelihood
 from aipo.metrics import psnr
 from aipo.priors import FlowPrior
-from aipo.reconstruct import Weight, reconstruct
+from aipo.reconstruct import Watch, Weight, reconstruct
 from aipo.reconstruction import Reconstruction
 from aipo.schedules import PathOptions
-from aipo.state import State
 
 View = Callable[[Images], Images]
 
@@ -68,7 +67,7 @@ def restore(
     weight: Weight = "auto",
     truth: Images | None = None,
     options: PathOptions | None = None,
-    watch: Callable[[State], None] | None = None,
+    watch: Watch | None = None,
     view: View = as_it_is,
 ) -> tuple[Record, Reconstruction]:
     """Restore one picture's measurement (batch of one) and record it.

@@ -58,8 +58,9 @@ class LangevinOptions:
 
 @dataclass(frozen=True)
 class Draw:
-    """One state of the chain of every image: x (B, ...), and F there, nats, (B,)."""
+    """One state of the chain of every image: how many came before it, x (B, ...), and F there, nats, (B,)."""
 
+    index: int
     x: Tensor
     objective: PerImage
 
@@ -110,7 +111,7 @@ def langevin(
             longer = (ERROR / error.nan_to_num(torch.inf)).clamp(1e-3, 1e3) ** 0.04
             step = (step * longer).clamp_max(options.step)
         step = torch.where(taken, step, 0.8 * step)
-        yield Draw(here.x, here.value)
+        yield Draw(index, here.x, here.value)
 
 
 @dataclass(frozen=True)

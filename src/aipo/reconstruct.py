@@ -12,6 +12,7 @@ from aipo.blending import mixture, recent_shares, sure_shares
 from aipo.defaults import automatic, residual_tells
 from aipo.errors import InputError, Status
 from aipo.final_steps import exact_form, final_steps, last_accepted
+from aipo.langevin import Draw
 from aipo.latents import in_latents
 from aipo.likelihoods import Likelihood
 from aipo.objective import objective
@@ -25,6 +26,8 @@ from aipo.selection import Criterion, Discrepancy, Sure, Tracker, l_curve
 from aipo.state import State
 
 Weight = float | Literal["auto", "mean", "bayes", "sure", "discrepancy", "l-curve"]
+Watch = Callable[[State | Draw], None]
+PathWatch = Callable[[State], None] | None
 
 # States without improvement after which a criterion has passed its minimum.
 PATIENCE = 3
@@ -53,7 +56,7 @@ def reconstruct(
     prior: Prior,
     weight: Weight = "auto",
     options: PathOptions | None = None,
-    watch: Callable[[State], None] | None = None,
+    watch: Watch | None = None,
 ) -> Reconstruction:
     """Restore pictures from their measurements.
 
@@ -70,7 +73,7 @@ def reconstruct(
         options: how the path is followed, by default `automatic(operator, prior)`. With a fixed λ it
             ends there. The other criteria follow the path once where SURE follows it twice, so they may
             spend twice the evaluations at each weight; the L-curve takes the whole path.
-        watch: called with every state, for progress bars.
+        watch: called with every state of a path and every draw of a chain, for progress bars.
 
     Raises:
         InputError: a weight that is none of these.
@@ -82,12 +85,12 @@ def reconstruct(
 
 
 def _by_weight(
-    likelihood: Likelihood, prior: Prior, weight: Weight, options: PathOptions, watch
+    likelihood: Likelihood, prior: Prior, weight: Weight, options: PathOptions, watch: Watch | None
 ) -> Reconstruction:
     if weight == "auto":
         return _auto(likelihood, prior, options, watch)
     if weight == "mean":
-        return _mean(likelihood, prior)
+        return _mean(likelihood, prior, watch)
     if weight == "sure":
         return _select(Sure(likelihood), likelihood, prior, options, watch)
     if weight == "discrepancy":
@@ -102,10 +105,10 @@ def _by_weight(
     return _fixed(float(fixed), likelihood, prior, options, watch)
 
 
-def _mean(likelihood: Likelihood, prior: Prior) -> Reconstruction:
+def _mean(likelihood: Likelihood, prior: Prior, watch: Watch | None) -> Reconstruction:
     """The posterior mean, as a path of one state at λ = 1."""
     problem = sampling_problem(likelihood, prior)
-    drawn = chain(problem, likelihood)
+    drawn = chain(problem, likelihood, watch=watch)
     weight = torch.ones(len(likelihood)).to(likelihood.y)
     data, energy = _energies(drawn.mean, likelihood, prior)
     evaluations = torch.full_like(weight, drawn.evaluations + 1).long()
@@ -127,7 +130,7 @@ def _mean(likelihood: Likelihood, prior: Prior) -> Reconstruction:
 
 
 def _fixed(
-    weight: float, likelihood: Likelihood, prior: Prior, options: PathOptions, watch
+    weight: float, likelihood: Likelihood, prior: Prior, options: PathOptions, watch: PathWatch
 ) -> Reconstruction:
     """The path up to λ = weight; its last accepted state is the answer."""
     options = ending(options, weight)
@@ -143,7 +146,7 @@ def _fixed(
     return _result(tracer.problem, path, last, path[-1].evaluations, "fixed", values, likelihood, prior)
 
 
-def _corner(likelihood: Likelihood, prior: Prior, options: PathOptions, watch) -> Reconstruction:
+def _corner(likelihood: Likelihood, prior: Prior, options: PathOptions, watch: PathWatch) -> Reconstruction:
     """The whole path, and the corner of its L-curve."""
     tracer = trace(likelihood, prior, options)
     path = _followed(tracer, watch)
@@ -156,7 +159,7 @@ def _corner(likelihood: Likelihood, prior: Prior, options: PathOptions, watch) -
     )
 
 
-def _followed(tracer: Trace, watch) -> list[State]:
+def _followed(tracer: Trace, watch: PathWatch) -> list[State]:
     """Every state, each shown to the watcher."""
     path = []
     for state in tracer:
@@ -167,7 +170,7 @@ def _followed(tracer: Trace, watch) -> list[State]:
 
 
 def _select(
-    criterion: Criterion, likelihood: Likelihood, prior: Prior, options: PathOptions, watch
+    criterion: Criterion, likelihood: Likelihood, prior: Prior, options: PathOptions, watch: PathWatch
 ) -> Reconstruction:
     """Follow the path until the criterion has passed its minimum for every image; keep the best state."""
     count = len(likelihood)
@@ -199,7 +202,7 @@ def _doubled(options: PathOptions) -> PathOptions:
     return replace(options, evaluations=2 * options.evaluations)
 
 
-def _auto(likelihood: Likelihood, prior: Prior, options: PathOptions, watch) -> Reconstruction:
+def _auto(likelihood: Likelihood, prior: Prior, options: PathOptions, watch: PathWatch) -> Reconstruction:
     """The states of the path mixed."""
     # What mixed measurements leave open, no estimate from them judges: the predictive risk is flat in λ. Blur
     # leaves open only what is finer than itself. Of photons the discrepancy principle's mixture is as good
@@ -212,7 +215,9 @@ def _auto(likelihood: Likelihood, prior: Prior, options: PathOptions, watch) -> 
     return _mixed(single, recent_shares(single.chosen, weights, _usable(single)), prior)
 
 
-def _mixed_by_sure(likelihood: Likelihood, prior: Prior, options: PathOptions, watch) -> Reconstruction:
+def _mixed_by_sure(
+    likelihood: Likelihood, prior: Prior, options: PathOptions, watch: PathWatch
+) -> Reconstruction:
     sure = Sure(likelihood)
     pictures: list[Images] = []
 

@@ -16,6 +16,7 @@ from aipo.errors import AipoError, InputError
 from aipo.evaluation import Record, check_fit, restore
 from aipo.flows import Precision
 from aipo.images import read_image
+from aipo.langevin import Draw
 from aipo.likelihoods import Gaussian, Likelihood
 from aipo.measurements import load_measurement
 from aipo.operators import Composition, Grey, Identity, LinearOperator, Mask
@@ -73,7 +74,7 @@ def _within(folder: str) -> list[str]:
 
 
 def restore_files(
-    files: Sequence[str], out: str, options: RestoreOptions, watch: Callable[[str, State], None]
+    files: Sequence[str], out: str, options: RestoreOptions, watch: Callable[[str, State | Draw], None]
 ) -> tuple[list[Record], list[str]]:
     """Restore every file to `out`; a file that cannot be used is reported and the rest go on.
 
@@ -104,7 +105,7 @@ def _restore_file(
     folder: Path,
     prior: FlowPrior,
     options: RestoreOptions,
-    watch: Callable[[str, State], None],
+    watch: Callable[[str, State | Draw], None],
 ) -> Record:
     if Path(file).is_dir():
         raise InputError(

@@ -105,11 +105,11 @@ def chain(
     keep = set(torch.linspace(0, used - 1, count + 1)[1:].round().long().tolist())
     mean, squares = torch.zeros_like(begin), torch.zeros_like(begin)
     images, objectives = [], []
-    for index, draw in enumerate(langevin(problem, begin, weights, options, white)):
+    for draw in langevin(problem, begin, weights, options, white):
         objectives.append(draw.objective)
         if watch:
             watch(draw)
-        number = index - options.burn_in
+        number = draw.index - options.burn_in
         if number >= 0:
             change = draw.x - mean
             mean = mean + change / (number + 1)
