@@ -185,6 +185,17 @@ def test_measure_then_restore(tmp_path, clean):
     assert record["task"] == "sense" and record["psnr_after"] is None and record["criterion"] == "discrepancy"
 
 
+@pytest.mark.parametrize("command", ["demo", "restore", "measure", "priors", "train"])
+def test_help_says_what_every_option_means(command, capsys):
+    """Also of options that are the fields of a dataclass, whose meaning stands in its docstring."""
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    words = " ".join(capsys.readouterr().out.split("options:")[-1].split())
+    options = re.split(r" (?=--[a-z])", words)[1:]
+    silent = [option for option in options if re.fullmatch(r"(--\S+ )(\S+ )?\(.*", option)]
+    assert not silent and (len(options) > 4 or command in ("demo", "priors"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

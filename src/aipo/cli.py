@@ -129,7 +129,7 @@ def _restore(config: Namespace) -> int:
 
 def _measure_parser() -> ArgumentParser:
     parser = ArgumentParser(description="Simulate a measurement of a clean picture and write it to a file.")
-    parser.add_argument("picture", type=str)
+    parser.add_argument("picture", type=str, help="the clean one")
     parser.add_argument("--out", type=str, required=True, help="file to write, .safetensors")
     parser.add_class_arguments(MeasureOptions, as_group=False)
     return parser

@@ -9,7 +9,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +56,7 @@ class TrainingOptions:
     noised: float = 0.25
     noise_range: tuple[float, float] = (0.003, 1.0)
     seed: int = 0
-    optimizer: str = "muon"
+    optimizer: Literal["muon", "adam"] = "muon"
     precision: Precision = "float32"
     validate_every: int = 250
 
