@@ -138,8 +138,8 @@ class FlowPrior(nn.Module):
         flow: trained; its weights are frozen here.
         surrogate: fitted to the same pictures.
         card: what the prior was trained on, by which command, how good it is, under which licence.
-        precision: of the flow's networks. "bfloat16" is about 1.5 times as fast where the processor or the
-            GPU computes in it, and restores the same pictures to a few hundredths of a dB.
+        precision: of the flow's networks. "bfloat16" is faster where the processor or the GPU knows it, and
+            usually restores as well (docs/results/precision.md).
 
     Raises:
         InputError: a precision that the flow has no evaluation for.
