@@ -1,20 +1,20 @@
 """Where networks of less precision have led along a path, the last steps are those of float32."""
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from aipo.path import Trace
+from aipo.priors import FlowPrior, Prior
 from aipo.problem import Problem
 from aipo.schedules import PathOptions
 from aipo.state import State
 
 
-def exact_form(prior: Any) -> Any:
-    """The prior with all networks in float32 (`FlowPrior.exact`); itself where it knows no other."""
-    return getattr(prior, "exact", prior)
+def exact_form(prior: Prior) -> Prior:
+    """The prior with all networks in float32; itself where it has no networks, or none of another kind."""
+    return prior.exact if isinstance(prior, FlowPrior) else prior
 
 
 def final_steps(exact: Problem, options: PathOptions, path: list[State]) -> State:

@@ -17,8 +17,10 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 
 
 def check_precision(precision: str) -> None:
-    """Raises:
-    InputError: neither float32 nor bfloat16.
+    """Refuse what is no precision of networks.
+
+    Raises:
+        InputError: neither float32 nor bfloat16.
     """
     if precision not in PRECISIONS:
         raise InputError(f"precision = {precision!r}; use {' or '.join(PRECISIONS)}")
