@@ -101,13 +101,14 @@ def test_one_graph_can_be_walked_twice(family, kind, levels, memory):
 
 @pytest.mark.parametrize("family", MULTISCALE)
 @pytest.mark.parametrize(("size", "hidden"), [((16, 24), 12), ((24, 40), 32), ((64, 64), 32)], ids=str)
-def test_what_a_picture_gives_does_not_depend_on_its_batch(family, size, hidden):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_what_a_picture_gives_does_not_depend_on_its_batch(family, size, hidden, precision):
     torch.manual_seed(0)
     flow = MULTISCALE[family]((3, None, None), levels=3, steps=2, hidden=hidden)
     with torch.no_grad():
         for parameter in flow.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
-    frozen = flow.freeze()
+    frozen = flow.freeze(precision)
     x = rand(9, 3, *size).float()
 
     def everything(x: Tensor) -> list[Tensor]:

@@ -83,23 +83,6 @@ def test_second_derivatives_are_near():
     assert 0 < relative(product_with_hessian(rounded), product_with_hessian(exact)) < NEAR
 
 
-@pytest.mark.parametrize("family", MULTISCALE)
-@pytest.mark.parametrize(("size", "hidden"), [((16, 24), 12), ((24, 40), 32), ((64, 64), 32)], ids=str)
-def test_what_a_picture_gives_does_not_depend_on_its_batch(family, size, hidden):
-    torch.manual_seed(0)
-    flow = MULTISCALE[family]((3, None, None), levels=3, steps=2, hidden=hidden)
-    with torch.no_grad():
-        for parameter in flow.parameters():
-            parameter += 0.05 * torch.randn_like(parameter)
-    rounded = flow.freeze("bfloat16")
-    x = rand(9, 3, *size).float()
-    alone = [(rounded.log_prob(one)[0], gradient(rounded, one)[0]) for one in x.split(1)]
-    for count in (2, 5, 9):
-        together = zip(rounded.log_prob(x[:count]), gradient(rounded, x[:count]), strict=True)
-        for one, other in zip(alone[:count], together, strict=True):
-            assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-
-
 def test_half_as_many_bytes_are_kept():
     flow = Glow((3, 16, 16), levels=1, steps=2, hidden=64)
     sizes = [flow.freeze(precision)._bytes_per_entry for precision in ("float32", "bfloat16")]

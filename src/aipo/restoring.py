@@ -168,7 +168,7 @@ def _reference(options: RestoreOptions, file: str, shape: tuple[int, ...]) -> Im
 
 
 def _is_measurement(file: str) -> bool:
-    return Path(file).suffix == MEASUREMENT_SUFFIX
+    return Path(file).suffix.lower() == MEASUREMENT_SUFFIX
 
 
 def _names(files: Sequence[str]) -> list[str]:
