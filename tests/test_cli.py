@@ -12,8 +12,11 @@ from skimage import data
 
 from aipo import demo
 from aipo.cli import main
+from aipo.images import read_square
 from aipo.langevin import LangevinOptions
-from aipo.measurements import load_measurement
+from aipo.likelihoods import measure
+from aipo.measurements import load_measurement, save_measurement
+from aipo.operators import GaussianSensing, Magnitude
 
 FIELDS = {
     "task", "image", "psnr_before", "psnr_after", "data_energy", "prior_energy", "weight", "evaluations",
@@ -148,6 +151,28 @@ def test_a_grey_picture_is_restored_under_a_prior_for_colour(tmp_path, clean, ta
     assert restored.shape == grey.shape and np.asarray(Image.open(out / "a-panel.png")).ndim == 2
     psnr = -10 * np.log10(np.mean((restored / 255.0 - np.round(grey * 255) / 255) ** 2))
     assert psnr == pytest.approx(record["psnr_after"], abs=0.05)
+
+
+@pytest.mark.parametrize("task", ["denoise", "sense"])
+def test_a_measurement_of_a_grey_picture_is_restored_under_a_prior_for_colour(tmp_path, clean, task):
+    picture, file = save(tmp_path / "c.png", clean.mean(2)), str(tmp_path / "y.safetensors")
+    measured = ["--task", task, "--sigma", "0.02", "--size", "16", "--seed", "1", "--out", file]
+    assert main(["measure", picture, *measured]) == 0
+    assert main(["restore", file, "--weight", "1", "--out", str(tmp_path / "out")]) == 0
+    (record,) = summary(tmp_path / "out")
+    restored = np.asarray(Image.open(tmp_path / "out" / "y.png"))
+    assert record["task"] == task and restored.shape == (16, 16)
+    truth = read_square(picture, 16).numpy()[0, 0]
+    psnr = -10 * np.log10(np.mean((restored / 255.0 - truth) ** 2))
+    assert psnr > 24
+
+
+def test_magnitudes_of_a_grey_picture_do_not_fit_a_prior_for_colour(tmp_path, caplog):
+    linear = GaussianSensing((1, 8, 8), 48, seed=0)
+    likelihood = measure(Magnitude(linear), torch.rand(1, 1, 8, 8), 0.01)
+    save_measurement(tmp_path / "y.safetensors", "phase", likelihood)
+    assert main(["restore", str(tmp_path / "y.safetensors"), "--out", str(tmp_path / "out")]) == 1
+    assert "grey picture, the prior is for colour ones" in caplog.text
 
 
 def test_a_reference_in_colour_does_not_fit_a_grey_picture(tmp_path, clean, caplog):

@@ -9,7 +9,7 @@ from torch.autograd import gradcheck
 
 from aipo.errors import InputError
 from aipo.likelihoods import Gaussian, measure
-from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
+from aipo.operators import Blur, GaussianSensing, Grey, Identity, LinearOperator, Magnitude, Mask
 
 SHAPE = (3, 4, 5)
 OPERATORS = {
@@ -148,3 +148,22 @@ def test_energy_refuses_pictures_of_another_shape():
     likelihood, _ = example(OPERATORS["mask"], 0.3)
     with pytest.raises(InputError, match=r"\(3, 3, 5, 4\)"):
         likelihood(rand(3, 3, 5, 4))
+
+
+def test_measurements_of_grey_are_measurements_of_colour_through_grey():
+    x, kernel = torch.rand(2, 3, 5, 6), torch.rand(3, 3)
+    grey = Grey((3, 5, 6))
+    for operator in (Identity((1, 5, 6)), Blur((1, 5, 6), kernel)):
+        likelihood = measure(operator, grey(x), torch.tensor([0.1, 0.2]))
+        through = likelihood.through(grey)
+        torch.testing.assert_close(through(x), likelihood(grey(x)))
+        assert through.operator.shape == (3, 5, 6) and likelihood.operator is operator
+    assert isinstance(measure(Identity((1, 5, 6)), grey(x), 0.1).through(grey).operator, Grey)
+
+
+def test_through_refuses_other_shapes_and_what_is_not_linear():
+    grey = Grey((3, 5, 6))
+    with pytest.raises(InputError, match="takes"):
+        measure(Identity((1, 6, 6)), torch.rand(1, 1, 6, 6), 0.1).through(grey)
+    with pytest.raises(InputError, match="not linear"):
+        measure(Magnitude(Identity((1, 5, 6))), torch.rand(1, 1, 5, 6), 0.1).through(grey)

@@ -19,7 +19,7 @@ from aipo.images import read_image
 from aipo.langevin import Draw
 from aipo.likelihoods import Gaussian, Likelihood
 from aipo.measurements import load_measurement
-from aipo.operators import Composition, Grey, Identity, LinearOperator, Mask
+from aipo.operators import Grey, Identity, LinearOperator, Mask, Operator
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import Weight
 from aipo.report import prepare_folder, write_pictures, write_summary
@@ -111,11 +111,11 @@ def _restore_file(
         raise InputError(
             f"the folder {file} has no pictures that can be read; expected files such as .png, .jpg or .tif"
         )
-    if _is_measurement(file):
-        task, likelihood = load_measurement(file)
-        seen: LinearOperator = Identity(likelihood.operator.shape)
-    else:
-        task, likelihood, seen = _picture(file, prior, options)
+    task, likelihood = load_measurement(file) if _is_measurement(file) else _picture(file, options)
+    seen = _seen(likelihood.operator, prior)
+    check_fit(seen.shape, prior, file)
+    if isinstance(seen, Grey):
+        likelihood = likelihood.through(seen)
     likelihood = likelihood.to(options.device)
     truth = _reference(options, file, seen.measurement_shape)
     watching = partial(watch, name)
@@ -124,26 +124,30 @@ def _restore_file(
     return record
 
 
-def _picture(file: str, prior: FlowPrior, options: RestoreOptions) -> tuple[str, Likelihood, LinearOperator]:
-    """Task, likelihood, and what of the prior's picture is to be seen: its grey, where the file is grey."""
+def _seen(operator: Operator, prior: FlowPrior) -> LinearOperator:
+    """What of the prior's pictures is to be seen: their grey, where a grey picture was measured."""
+    channels, height, width = operator.shape
+    if channels == 1 and prior.shape[0] == 3 and isinstance(operator, LinearOperator):
+        return Grey((3, height, width))
+    return Identity(operator.shape)
+
+
+def _picture(file: str, options: RestoreOptions) -> tuple[str, Likelihood]:
+    """The task, and a noisy picture as a measurement."""
     image = read_image(file)[None]
-    channels, *size = image.shape[1:]
-    colour = (prior.shape[0], size[0], size[1])
-    seen = Grey(colour) if channels == 1 and colour[0] == 3 else Identity((channels, size[0], size[1]))
-    check_fit(seen.shape, prior, file)
+    channels, height, width = image.shape[1:]
     sigma = options.sigma if options.sigma is not None else estimated_sigma(image)
     if options.task == "denoise":
-        return "denoise", Gaussian(seen, image, sigma), seen
+        return "denoise", Gaussian(Identity((channels, height, width)), image, sigma)
     assert options.mask is not None
     mask = read_image(options.mask)[:1] > 0.5
     if mask.shape[1:] != image.shape[2:]:
         raise InputError(
-            f"mask {options.mask} is {mask.shape[1]} × {mask.shape[2]}, {file} is {size[0]} × {size[1]}; "
+            f"mask {options.mask} is {mask.shape[1]} × {mask.shape[2]}, {file} is {height} × {width}; "
             "give a mask of the picture's size"
         )
     known = Mask(mask, channels)
-    operator = Composition(seen, known) if isinstance(seen, Grey) else known
-    return "inpaint", Gaussian(operator, known(image), sigma), seen
+    return "inpaint", Gaussian(known, known(image), sigma)
 
 
 def estimated_sigma(image: Images) -> float:

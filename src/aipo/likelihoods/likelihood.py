@@ -17,7 +17,7 @@ from torch import Tensor
 
 from aipo.arrays import Images, Measurements, PerImage, as_per_image, expand, per_image_sum
 from aipo.errors import InputError
-from aipo.operators import Operator
+from aipo.operators import Composition, Identity, LinearOperator, Operator
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,21 @@ class Likelihood(ABC):
     def to(self, device: torch.device | str) -> Self:
         """The same measurements on another device, where the prior must be too; the operator follows them."""
         return self._with(self.y.to(device), [getattr(self, name).to(device) for name in self.per_image])
+
+    def through(self, first: LinearOperator) -> Self:
+        """The same measurements, made of first(x): such as those of a grey picture, for a prior for colour.
+
+        Raises:
+            InputError: first(x) has another shape than the pictures that were measured, or f is not linear.
+        """
+        if not isinstance(self.operator, LinearOperator):
+            raise InputError(
+                f"{type(self.operator).__name__} is not linear; compose it with the other yourself"
+            )
+        both = Composition(first, self.operator)
+        other = copy.copy(self)
+        other.operator = first if isinstance(self.operator, Identity) else both
+        return other
 
     def _with(self, y: Measurements, per_image: list[Tensor]) -> Self:
         # Not by the constructor: what was valid stays so, and an estimate's copies need no whole counts.
