@@ -11,7 +11,8 @@ import aipo
 from aipo import likelihoods, sampling
 from aipo.defaults import automatic
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 
 
 def examples(page: str) -> list[str]:
@@ -126,3 +127,20 @@ def test_the_page_on_deepinv_runs(restored):
     for image in (scope["result"].image, scope["restored"]):
         assert (image - x[: len(image)]).square().mean() < 0.5 * (x - x.mean()).square().mean()
     assert torch.isfinite(scope["mean"]).all() and torch.isfinite(scope["variance"]).all()
+
+
+PAGES = [*ROOT.glob("*.md"), *DOCS.glob("**/*.md"), ROOT / "runs" / "README.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files(page):
+    links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_script_and_every_table_is_listed():
+    index = (ROOT / "runs" / "README.md").read_text()
+    scripts = {path.stem for path in (ROOT / "runs").glob("*.py")} - {"common"}
+    tables = {path.name for path in (DOCS / "results").glob("*.md")}
+    assert {name for name in scripts if f"({name}.py)" not in index} == set()
+    assert {name for name in tables if f"results/{name})" not in index} == set()
