@@ -167,6 +167,23 @@ def test_a_measurement_of_a_grey_picture_is_restored_under_a_prior_for_colour(tm
     assert psnr > 24
 
 
+def test_the_posterior_mean_takes_the_chain_that_is_asked_for(tmp_path, noisy):
+    file, out = save(tmp_path / "a.png", noisy[:16, :16]), str(tmp_path / "out")
+    asked = ["--weight", "mean", "--chain.evaluations", "20", "--chain.burn_in", "5"]
+    assert main(["restore", file, "--sigma", "0.1", *asked, "--out", out]) == 0
+    assert summary(tmp_path / "out")[0]["evaluations"] == 22
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "told"),
+    [("restore", "--chain.evaluations=9", "burn_in = 60"), ("train", "--training.batch=0", "batch = 0")],
+)
+def test_an_option_out_of_range_is_one_sentence(tmp_path, noisy, caplog, command, option, told):
+    file = save(tmp_path / "a.png", noisy)
+    assert main([command, file, option, "--out", str(tmp_path / "out")]) == 2
+    assert told in caplog.text and not (tmp_path / "out").exists()
+
+
 def test_magnitudes_of_a_grey_picture_do_not_fit_a_prior_for_colour(tmp_path, caplog):
     linear = GaussianSensing((1, 8, 8), 48, seed=0)
     likelihood = measure(Magnitude(linear), torch.rand(1, 1, 8, 8), 0.01)

@@ -16,11 +16,10 @@ from aipo.defaults import AUTOMATIC
 from aipo.distributed import join, leads
 from aipo.errors import AipoError, InputError
 from aipo.fitting import FlowOptions, Origin, fit_prior
-from aipo.langevin import Draw, LangevinOptions
+from aipo.langevin import Draw
 from aipo.measurements import save_measurement
 from aipo.measuring import MeasureOptions, measure_picture
 from aipo.priors import bundled_priors, load_prior
-from aipo.reconstruct import Weight
 from aipo.report import prepare_folder, table
 from aipo.restoring import RestoreOptions, listed, restore_files
 from aipo.state import State
@@ -37,10 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     subcommands = parser.add_subcommands(required=True)
     for name, (command, _) in commands.items():
         subcommands.add_subcommand(name, command, help=command.description)
-    config = parser.instantiate(parser.parse_args(arguments))
-    run = commands[config.subcommand][1]
+    parsed = parser.parse_args(arguments)
+    run = commands[parsed.subcommand][1]
     try:
-        return run(config[config.subcommand])
+        # Options check themselves as they are made.
+        return run(parser.instantiate(parsed)[parsed.subcommand])
     except AipoError as error:
         log.error("aipo: %s", error)
         return 2
@@ -54,11 +54,11 @@ class Progress:
 
     Args:
         pictures: how many.
-        weight: of the command; it says how many states a path has at most, or how many draws a chain.
+        states: of each at most, or draws.
     """
 
-    def __init__(self, pictures: int, weight: Weight = "auto"):
-        self.states = LangevinOptions().evaluations if weight == "mean" else len(AUTOMATIC.weights)
+    def __init__(self, pictures: int, states: int = len(AUTOMATIC.weights)):
+        self.states = states
         self.bar = tqdm(total=pictures * self.states, bar_format="{desc} |{bar}| {elapsed} < {remaining}")
         self.begun = 0
 
@@ -117,7 +117,8 @@ def _restore_parser() -> ArgumentParser:
 def _restore(config: Namespace) -> int:
     options = RestoreOptions(**{name: config[name] for name in RestoreOptions.__dataclass_fields__})
     files = listed(config.files)
-    with Progress(len(files), options.weight) as watch:
+    states = options.chain.evaluations if options.weight == "mean" else len(AUTOMATIC.weights)
+    with Progress(len(files), states) as watch:
         records, failures = restore_files(files, config.out, options, watch)
     if records:
         print(table(records))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from aipo.arrays import Images
 from aipo.errors import InputError
+from aipo.langevin import LangevinOptions
 from aipo.likelihoods import Likelihood
 from aipo.metrics import psnr
 from aipo.priors import FlowPrior
@@ -69,6 +70,7 @@ def restore(
     options: PathOptions | None = None,
     watch: Watch | None = None,
     view: View = as_it_is,
+    chain: LangevinOptions | None = None,
 ) -> tuple[Record, Reconstruction]:
     """Restore one picture's measurement (batch of one) and record it.
 
@@ -76,13 +78,14 @@ def restore(
         task, name: for the record.
         truth: (1, C, H, W) where known, as it is viewed; it is only used to report PSNR.
         view: what is to be seen of a picture, such as its grey where the prior is for colour.
+        options, watch, chain: as for `reconstruct`.
 
     Raises:
         InputError: the prior is for other pictures than the measurement's.
     """
     check_fit(likelihood.operator.shape, prior, name)
     started = time.perf_counter()
-    result = reconstruct(likelihood, prior, weight, options, watch)
+    result = reconstruct(likelihood, prior, weight, options, watch, chain)
     seconds = time.perf_counter() - started
     near = likelihood.gaussian()
     record = Record(

@@ -48,7 +48,7 @@ class LangevinOptions:
         if not 0 <= self.burn_in < self.evaluations:
             raise InputError(
                 f"burn_in = {self.burn_in} of {self.evaluations} evaluations leaves nothing to average; use "
-                "fewer"
+                "more evaluations or a shorter burn-in"
             )
         if not 0 < self.step < 1 or not 0 < self.friction < math.inf:
             raise InputError(

@@ -7,12 +7,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from aipo import sampling
 from aipo.arrays import Images, PerImage
 from aipo.blending import mixture, recent_shares, sure_shares
 from aipo.defaults import automatic, residual_tells
 from aipo.errors import InputError, Status
 from aipo.final_steps import exact_form, final_steps, last_accepted
-from aipo.langevin import Draw
+from aipo.langevin import Draw, LangevinOptions
 from aipo.latents import in_latents
 from aipo.likelihoods import Likelihood
 from aipo.objective import objective
@@ -20,7 +21,6 @@ from aipo.path import Trace
 from aipo.priors import Prior
 from aipo.problem import Problem
 from aipo.reconstruction import Reconstruction
-from aipo.sampling import chain, sampling_problem
 from aipo.schedules import PathOptions, ending
 from aipo.selection import Criterion, Discrepancy, Sure, Tracker, l_curve
 from aipo.state import State
@@ -57,6 +57,7 @@ def reconstruct(
     weight: Weight = "auto",
     options: PathOptions | None = None,
     watch: Watch | None = None,
+    chain: LangevinOptions | None = None,
 ) -> Reconstruction:
     """Restore pictures from their measurements.
 
@@ -74,12 +75,16 @@ def reconstruct(
             ends there. The other criteria follow the path once where SURE follows it twice, so they may
             spend twice the evaluations at each weight; the L-curve takes the whole path.
         watch: called with every state of a path and every draw of a chain, for progress bars.
+        chain: how the chain of "mean" is run, by default `LangevinOptions()`.
 
     Raises:
         InputError: a weight that is none of these.
     """
     options = options or automatic(likelihood.operator, prior)
-    found = _by_weight(likelihood, prior, weight, options, watch)
+    if weight == "mean":
+        found = _mean(likelihood, prior, chain, watch)
+    else:
+        found = _by_weight(likelihood, prior, weight, options, watch)
     exact = exact_form(prior)
     return found if exact is prior else _ended_at(found, found.image, exact)
 
@@ -89,8 +94,6 @@ def _by_weight(
 ) -> Reconstruction:
     if weight == "auto":
         return _auto(likelihood, prior, options, watch)
-    if weight == "mean":
-        return _mean(likelihood, prior, watch)
     if weight == "sure":
         return _select(Sure(likelihood), likelihood, prior, options, watch)
     if weight == "discrepancy":
@@ -105,10 +108,12 @@ def _by_weight(
     return _fixed(float(fixed), likelihood, prior, options, watch)
 
 
-def _mean(likelihood: Likelihood, prior: Prior, watch: Watch | None) -> Reconstruction:
+def _mean(
+    likelihood: Likelihood, prior: Prior, options: LangevinOptions | None, watch: Watch | None
+) -> Reconstruction:
     """The posterior mean, as a path of one state at λ = 1."""
-    problem = sampling_problem(likelihood, prior)
-    drawn = chain(problem, likelihood, watch=watch)
+    problem = sampling.sampling_problem(likelihood, prior)
+    drawn = sampling.chain(problem, likelihood, options=options, watch=watch)
     weight = torch.ones(len(likelihood)).to(likelihood.y)
     data, energy = _energies(drawn.mean, likelihood, prior)
     evaluations = torch.full_like(weight, drawn.evaluations + 1).long()

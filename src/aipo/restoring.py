@@ -16,7 +16,7 @@ from aipo.errors import AipoError, InputError
 from aipo.evaluation import Record, check_fit, restore
 from aipo.flows import Precision
 from aipo.images import read_image
-from aipo.langevin import Draw
+from aipo.langevin import Draw, LangevinOptions
 from aipo.likelihoods import Gaussian, Likelihood
 from aipo.measurements import load_measurement
 from aipo.operators import Grey, Identity, LinearOperator, Mask, Operator
@@ -44,6 +44,7 @@ class RestoreOptions:
             number.
         device: "cpu", or "cuda" for a GPU.
         precision: of the prior's networks; "bfloat16" is faster where the processor or the GPU knows it.
+        chain: how the chain of "mean" is run; longer ones give slightly better pictures.
         reference: the clean picture, or a folder with clean pictures of the same names, to report PSNR.
     """
 
@@ -54,6 +55,7 @@ class RestoreOptions:
     weight: Weight = "auto"
     device: str = "cpu"
     precision: Precision = "float32"
+    chain: LangevinOptions = LangevinOptions()
     reference: str | None = None
 
 
@@ -119,7 +121,9 @@ def _restore_file(
     likelihood = likelihood.to(options.device)
     truth = _reference(options, file, seen.measurement_shape)
     watching = partial(watch, name)
-    record, result = restore(task, name, likelihood, prior, options.weight, truth, watch=watching, view=seen)
+    record, result = restore(
+        task, name, likelihood, prior, options.weight, truth, watch=watching, view=seen, chain=options.chain
+    )
     write_pictures(folder, name, likelihood, result, truth, seen)
     return record
 

@@ -11,6 +11,7 @@ from aipo.deepinv.noise import likelihood_of
 from aipo.deepinv.physics import alike, operator_and_values
 from aipo.derivatives import value_and_gradient
 from aipo.errors import InputError
+from aipo.langevin import LangevinOptions
 from aipo.likelihoods import Gaussian, Heteroscedastic, Likelihood
 from aipo.operators import LinearOperator, Stack
 from aipo.priors import Prior
@@ -62,6 +63,7 @@ class Reconstructor(dinv.models.Reconstructor):
         weight: λ or how it is chosen, see `aipo.reconstruct`.
         options: how the path is followed, by default as `aipo.reconstruct` does.
         shape: (C, H, W) of the picture, where the physics does not tell it, see `from_deepinv`.
+        chain: how the chain of the posterior mean is run, `weight="mean"`.
     """
 
     def __init__(
@@ -70,12 +72,14 @@ class Reconstructor(dinv.models.Reconstructor):
         weight: Weight = "auto",
         options: PathOptions | None = None,
         shape: tuple[int, int, int] | None = None,
+        chain: LangevinOptions | None = None,
     ):
         super().__init__()
         self.prior = prior
         self.weight: Weight = weight
         self.options = options
         self.shape = shape
+        self.chain = chain
 
     def forward(self, y: Any, physics: Any, **kwargs: Any) -> Images:
         """Pictures (B, C, H, W), from y (B, ...).
@@ -83,12 +87,13 @@ class Reconstructor(dinv.models.Reconstructor):
         Raises:
             InputError: see `from_deepinv`.
         """
-        return torch.cat(
-            [
-                reconstruct(from_deepinv(own, part, self.shape), self.prior, self.weight, self.options).image
-                for own, part in alike(physics, y, self.shape)
-            ]
-        )
+        found = [
+            reconstruct(
+                from_deepinv(own, part, self.shape), self.prior, self.weight, self.options, chain=self.chain
+            )
+            for own, part in alike(physics, y, self.shape)
+        ]
+        return torch.cat([each.image for each in found])
 
 
 class FlowPrior(dinv.optim.Prior):
