@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_selection import LARGE_OPERATORS, noise_draws, smooth_prior
 
-from aipo.blending import lowest_on_simplex, mixture, recent_shares, sure_shares
+from aipo.blending import lowest_on_simplex, mixture, near_shares, sure_shares
 from aipo.likelihoods import measure
 from aipo.operators import Identity
 from aipo.posterior import posterior
@@ -104,12 +104,12 @@ def test_what_is_not_usable_has_no_share_and_spoils_nothing():
     assert torch.equal(image[2], pictures[0][2])
 
 
-def test_the_chosen_picture_is_averaged_with_those_of_half_its_weight_or_more():
+def test_the_chosen_picture_is_averaged_with_those_of_a_quarter_of_its_weight_or_more():
     usable = torch.ones(5, 4, dtype=torch.bool)
     usable[2, 1] = usable[0, 2] = False
     usable[4, 3] = False
-    weights = torch.tensor([0, 1, 2**0.5, 2, 8**0.5])[:, None].expand(5, 4)
-    part = recent_shares(torch.tensor([4, 3, 1, 4]), weights, usable)
+    weights = torch.tensor([0, 1, 2, 4, 8.0])[:, None].expand(5, 4)
+    part = near_shares(torch.tensor([4, 3, 1, 4]), weights, usable)
     third = 1 / 3
     expected = [
         [0, 0, third, third, third],
@@ -118,3 +118,6 @@ def test_the_chosen_picture_is_averaged_with_those_of_half_its_weight_or_more():
         [0, 0, third, third, third],
     ]
     assert torch.allclose(part.T, torch.tensor(expected))
+    # A path whose λ falls has the same points in the other order.
+    falling = near_shares(torch.tensor([0, 1, 3, 0]), weights.flip(0), usable.flip(0))
+    assert torch.allclose(falling.flip(0), part)

@@ -102,6 +102,20 @@ def test_a_fixed_weight_gives_its_minimiser(operator, weight):
     assert found.status == [Status.CONVERGED] * 3
 
 
+@pytest.mark.parametrize("weight", [0.7, "auto", "discrepancy"])
+def test_a_falling_path_finds_what_a_rising_one_does(weight):
+    """Where every point is the minimiser, it does not matter from where it was reached."""
+    prior = gaussian_prior()
+    likelihood = measurement(OPERATORS["sensing"], prior)
+    weights = geometric(0.05, 16.0, 12)[1:]
+    rising, falling = (
+        reconstruct(likelihood, prior, weight, replace(EXACTLY, weights=each))
+        for each in (weights, weights[::-1])
+    )
+    assert rising.weight.tolist() == pytest.approx(falling.weight.tolist())
+    assert relative(falling.image, rising.image) < 1e-4
+
+
 def test_a_fixed_weight_ends_the_path_there():
     options = replace(SHORT, weights=(0.0, 0.1, 0.3, 4.0))
     found = reconstruct(noisy(FLOW_OPERATORS["denoising"]), PRIOR, 0.3, options)

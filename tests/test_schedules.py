@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aipo.control import StepControl
 from aipo.errors import InputError
 from aipo.predictors import warm
 from aipo.problem import Deformation
@@ -114,9 +115,16 @@ def test_impossible_deformations_are_refused(changes):
         Deformation(**changes)
 
 
+def test_a_controlled_path_must_rise():
+    with pytest.raises(InputError, match="falls"):
+        PathOptions((2.0, 1.0), control=StepControl())
+
+
 def test_a_path_ends_where_asked():
     assert ending(PathOptions((0.0, 0.5, 1.0, 2.0)), 1.5).weights == (0.0, 0.5, 1.0, 1.5)
     assert ending(PathOptions((0.0, 0.5, 1.0, 2.0)), 1.0).weights == (0.0, 0.5, 1.0)
+    assert ending(PathOptions((4.0, 2.0, 1.0, 0.5)), 1.5).weights == (4.0, 2.0, 1.5)
+    assert ending(PathOptions((4.0, 2.0, 1.0, 0.5)), 8.0).weights == (8.0,)
     deformed = ending(smoothing(count=2, weight=1.0), 0.3)
     assert deformed.weights == pytest.approx((0.3,) * 3)
     assert deformed.deformations == smoothing(count=2).deformations

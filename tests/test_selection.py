@@ -173,6 +173,7 @@ def test_a_residual_below_the_noise_is_early():
     likelihood = Gaussian(operator, torch.zeros(2, 1, 4, 4), 0.1)
     x = torch.stack((torch.full((1, 4, 4), 0.05), torch.full((1, 4, 4), 0.2)))
     assert Discrepancy(likelihood).early(x).tolist() == [True, False]
+    assert Discrepancy(likelihood, falls=True).early(x).tolist() == [False, True]
     assert Sure(likelihood).early(x.repeat(2, 1, 1, 1)).tolist() == [False, False]
 
 
@@ -181,11 +182,16 @@ def test_the_corner_of_an_l_is_found_whatever_its_units():
     energy = torch.tensor([9.0, 6.0, 3.0, 0.5, 0.3, 0.1, 0.0])[:, None] * torch.tensor([1.0, 1e4, 1.0]) - 5e3
     usable = torch.ones(7, 3, dtype=torch.bool)
     usable[3, 2] = False
-    values = l_curve(misfit * torch.tensor([1.0, 1e-6, 1.0]), energy, usable)
+    weights = torch.arange(7.0)[:, None].expand(7, 3)
+    values = l_curve(misfit * torch.tensor([1.0, 1e-6, 1.0]), energy, weights, usable)
     assert values.argmin(0)[:2].tolist() == [3, 3]
     assert values[3, 2] == torch.inf and torch.isfinite(values[usable]).all()
+    scaled = misfit * torch.tensor([1.0, 1e-6, 1.0])
+    falling = l_curve(scaled.flip(0), energy.flip(0), weights.flip(0), usable.flip(0))
+    assert torch.allclose(falling.flip(0), values, atol=1e-5)
 
 
 def test_a_curve_without_corner_keeps_its_last_point():
     same, usable = torch.ones(4, 2), torch.tensor([[False, True, True, False], [False, False, True, False]]).T
-    assert l_curve(same, same, usable).argmin(0).tolist() == [2, 2]
+    weights = torch.arange(4.0)[:, None].expand(4, 2)
+    assert l_curve(same, same, weights, usable).argmin(0).tolist() == [2, 2]

@@ -8,7 +8,8 @@ The estimate is exact for a mixture of maps y → x_k(y) with fixed shares, as t
 
     risk(a) = (‖Σ a_k A x_k − y‖² − tr Σ + 2 Σ a_k tr ΣJ_k)/m,   a ≥ 0, Σ a_k = 1.
 
-That is a convex quadratic with one minimum. Elsewhere the chosen point is averaged with those just before it.
+That is a convex quadratic with one minimum. Elsewhere the chosen point is averaged with those whose λ is not
+far below its own.
 
 Source: Leung & Barron 2006, Information theory and mixing least-squares regressions (mixing by unbiased
 estimates of the risk); Blu & Luisier 2007, The SURE-LET approach (linear expansions of denoisers).
@@ -25,7 +26,7 @@ from aipo.arrays import Images, expand
 from aipo.selection import Sure
 
 # Where no estimate can tell the shares, states are averaged whose λ is at least this part of the chosen one.
-AVERAGED_FROM = 0.5
+AVERAGED_FROM = 0.25
 
 
 def sure_shares(sure: Sure, pictures: Sequence[Images], usable: Tensor) -> Tensor:
@@ -50,8 +51,8 @@ def sure_shares(sure: Sure, pictures: Sequence[Images], usable: Tensor) -> Tenso
     return found
 
 
-def recent_shares(chosen: Tensor, weights: Tensor, usable: Tensor) -> Tensor:
-    """Equal parts of the chosen picture, (B,), and of the usable ones before it whose λ is not far below.
+def near_shares(chosen: Tensor, weights: Tensor, usable: Tensor) -> Tensor:
+    """Equal parts of the chosen picture, (B,), and of the usable ones whose λ is not far below its own.
 
     Args:
         weights: λ of each, (K, B).
@@ -61,8 +62,9 @@ def recent_shares(chosen: Tensor, weights: Tensor, usable: Tensor) -> Tensor:
         (K, B), never negative, with sum 1 for each image.
     """
     steps = torch.arange(len(usable), device=usable.device)[:, None]
-    near = weights > (1 - 1e-4) * AVERAGED_FROM * weights.gather(0, chosen[None])
-    taken = (steps <= chosen) & near & usable | (steps == chosen)
+    own = weights.gather(0, chosen[None])
+    near = (weights <= own) & (weights > (1 - 1e-4) * AVERAGED_FROM * own)
+    taken = near & usable | (steps == chosen)
     return taken / taken.sum(0)
 
 

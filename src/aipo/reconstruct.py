@@ -9,7 +9,7 @@ from torch import Tensor
 
 from aipo import sampling
 from aipo.arrays import Images, PerImage
-from aipo.blending import mixture, recent_shares, sure_shares
+from aipo.blending import mixture, near_shares, sure_shares
 from aipo.defaults import automatic, residual_tells
 from aipo.errors import InputError, Status
 from aipo.final_steps import exact_form, final_steps, last_accepted
@@ -97,7 +97,7 @@ def _by_weight(
     if weight == "sure":
         return _select(Sure(likelihood), likelihood, prior, options, watch)
     if weight == "discrepancy":
-        return _select(Discrepancy(likelihood), likelihood, prior, _doubled(options), watch)
+        return _select(Discrepancy(likelihood, options.falls), likelihood, prior, _doubled(options), watch)
     if weight == "l-curve":
         return _corner(likelihood, prior, _doubled(options), watch)
     fixed = 1.0 if weight == "bayes" else weight
@@ -158,7 +158,7 @@ def _corner(likelihood: Likelihood, prior: Prior, options: PathOptions, watch: P
     residuals = torch.stack([likelihood.misfit(state.x) for state in path])
     energies = torch.stack([state.prior_energy for state in path])
     usable = torch.stack([state.accepted & (state.weight > 0) for state in path])
-    values = l_curve(residuals, energies, usable)
+    values = l_curve(residuals, energies, torch.stack([state.weight for state in path]), usable)
     return _result(
         tracer.problem, path, values.argmin(0), path[-1].evaluations, "l-curve", values, likelihood, prior
     )
@@ -215,9 +215,9 @@ def _auto(likelihood: Likelihood, prior: Prior, options: PathOptions, watch: Pat
     stein = likelihood.stein(torch.zeros_like(likelihood.y))
     if residual_tells(likelihood.operator) and stein is not None and stein.name == "sure":
         return _mixed_by_sure(likelihood, prior, options, watch)
-    single = _select(Discrepancy(likelihood), likelihood, prior, _doubled(options), watch)
+    single = _select(Discrepancy(likelihood, options.falls), likelihood, prior, _doubled(options), watch)
     weights = torch.stack([state.weight for state in single.path])
-    return _mixed(single, recent_shares(single.chosen, weights, _usable(single)), prior)
+    return _mixed(single, near_shares(single.chosen, weights, _usable(single)), prior)
 
 
 def _mixed_by_sure(

@@ -21,9 +21,9 @@ class PathOptions:
     """How the path is followed.
 
     Args:
-        weights: λ at each point; a first 0 is the path's beginning and is evaluated, not minimised. With
-            `control` only the points before the last are visited as they stand; from there each image goes
-            to the last λ by its own steps.
+        weights: λ at each point, rising or falling; a first 0 is the path's beginning and is evaluated, not
+            minimised. With `control`, which λ must rise for, only the points before the last are visited as
+            they stand; from there each image goes to the last λ by its own steps.
         predictor: `warm`, `cold`, `shifted` or `secant`.
         solver: the corrector.
         evaluations: budget of the corrector at each weight.
@@ -66,6 +66,8 @@ class PathOptions:
             )
         if self.deformations and self.control is not None:
             raise InputError("a path that deforms the prior has its own points; leave control = None")
+        if self.falls and self.control is not None:
+            raise InputError("a path whose λ falls has its own points; leave control = None")
         if self.evaluations < 1:
             raise InputError(f"evaluations = {self.evaluations}; the corrector needs at least 1 per weight")
         if self.start not in ("surrogate", "measurement"):
@@ -76,6 +78,11 @@ class PathOptions:
             raise InputError(f"coordinates = {self.coordinates!r}; use pictures or latents")
         if not 0 < self.stiffness < float("inf"):
             raise InputError(f"stiffness = {self.stiffness}; it must be positive, 1 for a Gaussian prior")
+
+    @property
+    def falls(self) -> bool:
+        """Whether the path comes down from a large λ."""
+        return self.weights[-1] < self.weights[0]
 
 
 def uniform(last: float, count: int) -> tuple[float, ...]:
@@ -116,10 +123,15 @@ def gaussian_to_prior(count: int = 6, steps: int = 8, weight: float = 1.0) -> Pa
 
 
 def ending(options: PathOptions, weight: float) -> PathOptions:
-    """The same path, ending at λ = weight: cut off there, or scaled where it deforms the prior instead."""
+    """The same path, ending at λ = weight: cut off there, or scaled where it deforms the prior instead.
+
+    One whose λ falls has nothing to pass on the way to a λ above its first, and goes there at once.
+    """
     if options.deformations:
         scale = weight / options.weights[-1]
         return replace(options, weights=tuple(scale * w for w in options.weights))
+    if options.falls:
+        return replace(options, weights=(*(w for w in options.weights if w > weight), weight))
     return replace(options, weights=(*(w for w in options.weights if w < weight), weight))
 
 

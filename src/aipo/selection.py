@@ -28,7 +28,7 @@ class Criterion(Protocol):
         ...
 
     def early(self, x: Images) -> Tensor:
-        """Which of the B measurements need a larger weight, whatever the values so far, (B,) bool."""
+        """Which of the B measurements' paths must go on, whatever the values so far, (B,) bool."""
         ...
 
 
@@ -36,12 +36,16 @@ class Discrepancy:
     """|misfit − 1|: the residual should be as large as the noise (Morozov 1966).
 
     For Gaussian noise the misfit is ‖y − A x‖² / (m σ²), for other noise Pearson's statistic.
+
+    Args:
+        likelihood: of B measurements.
+        falls: whether λ falls along the path, so that the misfit does.
     """
 
     name = "discrepancy"
 
-    def __init__(self, likelihood: Likelihood):
-        self.likelihood = likelihood
+    def __init__(self, likelihood: Likelihood, falls: bool = False):
+        self.likelihood, self.falls = likelihood, falls
 
     def batch(self) -> Likelihood:
         return self.likelihood
@@ -50,7 +54,8 @@ class Discrepancy:
         return (self.likelihood.misfit(x) - 1).abs()
 
     def early(self, x: Images) -> Tensor:
-        return self.likelihood.misfit(x) < 1
+        misfit = self.likelihood.misfit(x)
+        return misfit > 1 if self.falls else misfit < 1
 
 
 class Sure:
@@ -100,7 +105,7 @@ def _white(y: Tensor) -> Tensor:
     return torch.randn(y.shape, generator=generator).to(y)
 
 
-def l_curve(residual_squared: Tensor, prior_energy: Tensor, usable: Tensor) -> Tensor:
+def l_curve(residual_squared: Tensor, prior_energy: Tensor, weights: Tensor, usable: Tensor) -> Tensor:
     """How far each state lies from the chord of the curve (log ‖y − A x‖², R), negative below it.
 
     The curve falls steeply while noise is removed and slowly once texture goes; its corner is the point
@@ -109,6 +114,7 @@ def l_curve(residual_squared: Tensor, prior_energy: Tensor, usable: Tensor) -> T
 
     Args:
         residual_squared, prior_energy: of K states, (K, B).
+        weights: their λ, rising or falling, (K, B).
         usable: (K, B) bool; the others get infinity.
 
     Returns:
@@ -117,15 +123,15 @@ def l_curve(residual_squared: Tensor, prior_energy: Tensor, usable: Tensor) -> T
     Source: Hansen & O'Leary 1993, The use of the L-curve in regularization of discrete ill-posed problems.
     """
     misfit = residual_squared.clamp_min(torch.finfo(residual_squared.dtype).tiny).log()
-    first = usable.long().argmax(0)[None]
-    last = len(usable) - 1 - usable.flip(0).long().argmax(0)[None]
+    first = torch.where(usable, weights, torch.inf).argmin(0)[None]
+    last = torch.where(usable, weights, -torch.inf).argmax(0)[None]
     across = (misfit - misfit.gather(0, first)) / (misfit.gather(0, last) - misfit.gather(0, first))
     down = (prior_energy - prior_energy.gather(0, last)) / (
         prior_energy.gather(0, first) - prior_energy.gather(0, last)
     )
     distance = across + down - 1
     # A curve of one point, or a flat one, has no corner: its last point stands.
-    final = (usable.cumsum(0) == usable.sum(0)).to(distance)
+    final = (torch.arange(len(usable), device=usable.device)[:, None] == last).to(distance)
     distance = torch.where(torch.isfinite(distance), distance, -final)
     return torch.where(usable, distance, torch.inf)
 
