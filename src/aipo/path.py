@@ -1,4 +1,4 @@
-"""The path: minimisers of F(x; λ) = D(x) + λ R(x) for λ from 0 upward, as an iterator of states.
+"""The path: minimisers of F(x; λ) = D(x) + λ R(x) for λ from 0 upward, or down, as an iterator of states.
 
 For each weight: predict a starting point, correct it with an inner solver, judge the result per image, adapt
 the step. Rejected points are yielded and flagged, and the next prediction starts from the last accepted one.

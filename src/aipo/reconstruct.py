@@ -70,7 +70,8 @@ def reconstruct(
             which choose one state of the path; "auto", which mixes its states: where measured
             values are entries of the picture or blurred (denoising, inpainting, deblurring) and noise is
             Gaussian so that SURE is lowest, and elsewhere the state of the discrepancy principle, in equal
-            parts with those of half its λ or more. "sure" is PURE where noise is of photons.
+            parts with those of smaller λ, down to a quarter of its own. "sure" is PURE where noise is of
+            photons.
         options: how the path is followed, by default `automatic(operator, prior)`. With a fixed λ it
             ends there. The other criteria follow the path once where SURE follows it twice, so they may
             spend twice the evaluations at each weight; the L-curve takes the whole path.
