@@ -99,7 +99,7 @@ def path(likelihood: Gaussian, prior: FlowPrior, start: Images) -> State:
     options = ending(automatic(likelihood.operator, prior), 1.0)
     problem = objective(likelihood, prior, metric=options.metric)
     exact = objective(likelihood, prior)
-    first = options.weights[1]
+    first = next(weight for weight in options.weights if weight > 0)
     convex = PathOptions((first,), warm, LBFGS(memory=20), 300, 1e-9, deformations=(Deformation(share=0.0),))
     begun = last(Trace(replace(exact, start=lambda weight: start), convex)).x
     offset = begun - problem.start(torch.tensor([first]))
