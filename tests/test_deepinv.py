@@ -17,6 +17,7 @@ from aipo.deepinv import FlowPrior, Reconstructor, from_deepinv
 from aipo.deepinv.loading import load
 from aipo.defaults import residual_tells
 from aipo.errors import InputError
+from aipo.langevin import LangevinOptions
 from aipo.likelihoods import Gaussian, Heteroscedastic, Poisson
 from aipo.metrics import psnr
 from aipo.operators import Identity, Mask
@@ -304,6 +305,14 @@ def test_the_reconstructor_is_tested_by_deepinv_with_a_sigma_per_image(tmp_path)
         show_progress_bar=False,
     )
     assert result["PSNR"] > result["PSNR no learning"] + 3
+
+
+def test_the_reconstructor_gives_the_posterior_mean_of_the_chain_that_is_asked_for():
+    prior, physics = gaussian_prior(GREY), dinv.physics.Denoising(noise())
+    y, chain = physics(drawn(prior, 2)), LangevinOptions(30, 5)
+    expected = reconstruct(from_deepinv(physics, y), prior, "mean", chain=chain)
+    found = Reconstructor(prior, "mean", chain=chain)(y, physics)
+    assert expected.evaluations.tolist() == [32, 32] and torch.equal(found, expected.image)
 
 
 def test_per_image_sigma_and_masks_give_each_image_its_own_restoration():
