@@ -12,7 +12,7 @@ from aipo.evaluation import Record, check_fit
 from aipo.images import read_square
 from aipo.likelihoods import measure
 from aipo.metrics import psnr, ssim
-from aipo.operators import GaussianSensing, block_mask
+from aipo.operators import Composition, GaussianSensing, Grey, block_mask
 from aipo.priors import load_prior
 from aipo.report import measurement_picture, table, write_summary
 from aipo.restoring import estimated_sigma
@@ -53,6 +53,13 @@ def test_measurement_picture_is_visible_for_every_operator():
     for operator in (block_mask((3, 8, 8), 2), GaussianSensing((3, 8, 8), 40)):
         shown = measurement_picture(measure(operator, x, 0.01))
         assert shown.shape == x.shape and shown.max() > 0.5
+
+
+def test_sensed_pictures_are_stretched_through_grey_too():
+    """0.1 everywhere and a sixteenth of the measurements give values near 0, of any contrast."""
+    grey, sensing = Grey((3, 8, 8)), GaussianSensing((1, 8, 8), 4)
+    shown = measurement_picture(measure(Composition(grey, sensing), torch.full((1, 3, 8, 8), 0.1), 0.01))
+    assert shown.min() < 0.1 and shown.max() > 0.9
 
 
 def test_a_picture_of_another_kind_is_refused():

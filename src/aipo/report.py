@@ -16,7 +16,7 @@ from aipo.evaluation import Record, View, as_it_is
 from aipo.images import hstack, write_image
 from aipo.likelihoods import Likelihood
 from aipo.metrics import psnr
-from aipo.operators import GaussianSensing
+from aipo.operators import Composition, GaussianSensing
 from aipo.reconstruction import Reconstruction
 
 _COLUMNS = (
@@ -91,7 +91,9 @@ def measurement_picture(likelihood: Likelihood) -> Images:
     """A picture of what was measured: A⁺y, for compressed sensing stretched to the visible range."""
     near = likelihood.gaussian()
     image = near.operator.linear.pseudoinverse(near.y)
-    if isinstance(likelihood.operator, GaussianSensing):
+    operator = likelihood.operator
+    last = operator.operators[-1] if isinstance(operator, Composition) else operator
+    if isinstance(last, GaussianSensing):
         low, high = torch.quantile(image.flatten().float(), torch.tensor([0.01, 0.99], device=image.device))
         image = (image - low) / (high - low)
     return image
