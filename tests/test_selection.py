@@ -183,10 +183,10 @@ def test_the_corner_of_an_l_is_found_whatever_its_units():
     usable = torch.ones(7, 3, dtype=torch.bool)
     usable[3, 2] = False
     weights = torch.arange(7.0)[:, None].expand(7, 3)
-    values = l_curve(misfit * torch.tensor([1.0, 1e-6, 1.0]), energy, weights, usable)
+    scaled = misfit * torch.tensor([1.0, 1e-6, 1.0])
+    values = l_curve(scaled, energy, weights, usable)
     assert values.argmin(0)[:2].tolist() == [3, 3]
     assert values[3, 2] == torch.inf and torch.isfinite(values[usable]).all()
-    scaled = misfit * torch.tensor([1.0, 1e-6, 1.0])
     falling = l_curve(scaled.flip(0), energy.flip(0), weights.flip(0), usable.flip(0))
     assert torch.allclose(falling.flip(0), values, atol=1e-5)
 

@@ -7,7 +7,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aipo import sampling
 from aipo.arrays import Images, PerImage
 from aipo.blending import mixture, near_shares, sure_shares
 from aipo.defaults import automatic, residual_tells
@@ -21,6 +20,7 @@ from aipo.path import Trace
 from aipo.priors import Prior
 from aipo.problem import Problem
 from aipo.reconstruction import Reconstruction
+from aipo.sampling import chain, sampling_problem
 from aipo.schedules import PathOptions, ending
 from aipo.selection import Criterion, Discrepancy, Sure, Tracker, l_curve
 from aipo.state import State
@@ -98,7 +98,7 @@ def _by_weight(
     if weight == "sure":
         return _select(Sure(likelihood), likelihood, prior, options, watch)
     if weight == "discrepancy":
-        return _select(Discrepancy(likelihood, options.falls), likelihood, prior, _doubled(options), watch)
+        return _by_discrepancy(likelihood, prior, options, watch)
     if weight == "l-curve":
         return _corner(likelihood, prior, _doubled(options), watch)
     fixed = 1.0 if weight == "bayes" else weight
@@ -113,8 +113,8 @@ def _mean(
     likelihood: Likelihood, prior: Prior, options: LangevinOptions | None, watch: Watch | None
 ) -> Reconstruction:
     """The posterior mean, as a path of one state at λ = 1."""
-    problem = sampling.sampling_problem(likelihood, prior)
-    drawn = sampling.chain(problem, likelihood, options=options, watch=watch)
+    problem = sampling_problem(likelihood, prior)
+    drawn = chain(problem, likelihood, options=options, watch=watch)
     weight = torch.ones(len(likelihood)).to(likelihood.y)
     data, energy = _energies(drawn.mean, likelihood, prior)
     evaluations = torch.full_like(weight, drawn.evaluations + 1).long()
@@ -203,6 +203,13 @@ def _select(
     )
 
 
+def _by_discrepancy(
+    likelihood: Likelihood, prior: Prior, options: PathOptions, watch: PathWatch
+) -> Reconstruction:
+    criterion = Discrepancy(likelihood, options.falls)
+    return _select(criterion, likelihood, prior, _doubled(options), watch)
+
+
 def _doubled(options: PathOptions) -> PathOptions:
     """For criteria that follow the path once where SURE follows it twice."""
     return replace(options, evaluations=2 * options.evaluations)
@@ -216,7 +223,7 @@ def _auto(likelihood: Likelihood, prior: Prior, options: PathOptions, watch: Pat
     stein = likelihood.stein(torch.zeros_like(likelihood.y))
     if residual_tells(likelihood.operator) and stein is not None and stein.name == "sure":
         return _mixed_by_sure(likelihood, prior, options, watch)
-    single = _select(Discrepancy(likelihood, options.falls), likelihood, prior, _doubled(options), watch)
+    single = _by_discrepancy(likelihood, prior, options, watch)
     weights = torch.stack([state.weight for state in single.path])
     return _mixed(single, near_shares(single.chosen, weights, _usable(single)), prior)
 
