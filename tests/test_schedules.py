@@ -1,6 +1,7 @@
 """Which points a path has: schedules, presets, and options that are refused."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -123,8 +124,10 @@ def test_a_controlled_path_must_rise():
 def test_a_path_ends_where_asked():
     assert ending(PathOptions((0.0, 0.5, 1.0, 2.0)), 1.5).weights == (0.0, 0.5, 1.0, 1.5)
     assert ending(PathOptions((0.0, 0.5, 1.0, 2.0)), 1.0).weights == (0.0, 0.5, 1.0)
-    assert ending(PathOptions((4.0, 2.0, 1.0, 0.5)), 1.5).weights == (4.0, 2.0, 1.5)
-    assert ending(PathOptions((4.0, 2.0, 1.0, 0.5)), 8.0).weights == (8.0,)
+    falling = PathOptions((4.0, 2.0, 1.0, 0.5), evaluations=30)
+    assert ending(falling, 0.5) == falling
+    assert ending(falling, 1.5) == replace(falling, weights=(4.0, 2.0, 1.5), evaluations=40)
+    assert ending(falling, 8.0) == replace(falling, weights=(8.0,), evaluations=120)
     deformed = ending(smoothing(count=2, weight=1.0), 0.3)
     assert deformed.weights == pytest.approx((0.3,) * 3)
     assert deformed.deformations == smoothing(count=2).deformations

@@ -125,13 +125,16 @@ def gaussian_to_prior(count: int = 6, steps: int = 8, weight: float = 1.0) -> Pa
 def ending(options: PathOptions, weight: float) -> PathOptions:
     """The same path, ending at λ = weight: cut off there, or scaled where it deforms the prior instead.
 
-    One whose λ falls has nothing to pass on the way to a λ above its first, and goes there at once.
+    Where λ falls its first weights are the hard ones, so they get the evaluations of those cut off; to a λ
+    above them it goes at once.
     """
     if options.deformations:
         scale = weight / options.weights[-1]
         return replace(options, weights=tuple(scale * w for w in options.weights))
     if options.falls:
-        return replace(options, weights=(*(w for w in options.weights if w > weight), weight))
+        weights = (*(w for w in options.weights if w > weight), weight)
+        evaluations = round(options.evaluations * len(options.weights) / len(weights))
+        return replace(options, weights=weights, evaluations=evaluations)
     return replace(options, weights=(*(w for w in options.weights if w < weight), weight))
 
 
