@@ -28,6 +28,7 @@ from torch import Tensor
 
 from aipo import conventional
 from aipo.defaults import direct
+from aipo.following import trace
 from aipo.lbfgs import LBFGS
 from aipo.likelihoods import Gaussian, measure
 from aipo.objective import objective
@@ -35,7 +36,6 @@ from aipo.path import Trace
 from aipo.predictors import warm
 from aipo.priors import FlowPrior, load_prior
 from aipo.problem import Deformation, Problem, Terms
-from aipo.reconstruct import trace
 from aipo.schedules import PathOptions, paper
 from aipo.solvers import Adam, GradientDescent, Solver
 

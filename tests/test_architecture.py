@@ -69,6 +69,7 @@ LAYERS = [
     {"objective"},
     {"latents", "defaults", "sampling", "final_steps"},
     {"reconstruction", "fitting", "conventional"},
+    {"following"},
     {"reconstruct"},
     {"deepinv.physics", "deepinv.noise"},
     {"deepinv.models"},
@@ -120,7 +121,7 @@ def imported(name: str) -> set[str]:
 
 
 def test_imports_are_found():
-    assert imported("reconstruct") >= {"path", "priors", "selection", "errors"}
+    assert imported("reconstruct") >= {"following", "priors", "selection", "errors"}
     assert imported("priors") >= {"checkpoints", "flows", "surrogates"}
     assert imported("__init__") >= {"flows", "operators", "reconstruct"}
 

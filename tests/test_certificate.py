@@ -9,10 +9,11 @@ from closed_form import OPERATORS, gaussian_prior, measurement
 
 from aipo.certificate import Verdict, certify
 from aipo.errors import InputError
+from aipo.following import trace
 from aipo.likelihoods import Gaussian
 from aipo.operators import Identity
 from aipo.priors import Mixture
-from aipo.reconstruct import reconstruct, trace
+from aipo.reconstruct import reconstruct
 from aipo.schedules import PathOptions, paper
 
 EXACTLY = PathOptions((0.0, 0.3, 1.0), evaluations=60, tolerance=1e-10)

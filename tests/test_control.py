@@ -12,10 +12,11 @@ from torch import Tensor
 
 from aipo.control import StepControl
 from aipo.errors import InputError, Status
+from aipo.following import trace
 from aipo.path import Trace
 from aipo.predictors import cold, secant, shifted, warm
 from aipo.problem import PLAIN, Deformation, Terms
-from aipo.reconstruct import reconstruct, trace
+from aipo.reconstruct import reconstruct
 from aipo.schedules import PathOptions, smoothing
 from aipo.solvers import GradientDescent
 from aipo.state import State

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from aipo import priors
 from aipo.errors import CheckpointError, InputError, Status
+from aipo.following import trace
 from aipo.lbfgs import LBFGS
 from aipo.path import Trace
 from aipo.predictors import cold, secant, shifted, warm
 from aipo.problem import PLAIN, Deformation, Problem, Terms, reweighted, weighted
-from aipo.reconstruct import trace
 from aipo.schedules import PathOptions, paper, smoothing
 from aipo.solvers import Adam, GradientDescent
 

@@ -23,6 +23,7 @@ from aipo import reconstruct as public_reconstruct
 from aipo.defaults import automatic
 from aipo.errors import InputError, Status
 from aipo.flows import Glow
+from aipo.following import PATIENCE, trace
 from aipo.langevin import Draw, LangevinOptions
 from aipo.lbfgs import LBFGS
 from aipo.likelihoods import Gaussian, measure
@@ -30,7 +31,7 @@ from aipo.objective import objective
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask, block_mask
 from aipo.predictors import cold, warm
 from aipo.priors import FlowPrior
-from aipo.reconstruct import PATIENCE, reconstruct, trace
+from aipo.reconstruct import reconstruct
 from aipo.reconstruction import Reconstruction
 from aipo.schedules import PathOptions, geometric, paper
 from aipo.selection import Discrepancy, Sure

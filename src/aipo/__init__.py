@@ -9,8 +9,9 @@ from typing import Any
 
 from aipo import flows, foreign, likelihoods, operators, priors, testing
 from aipo.branches import Branches, best_of
+from aipo.following import trace
 from aipo.priors import load_prior
-from aipo.reconstruct import reconstruct, trace
+from aipo.reconstruct import reconstruct
 from aipo.reconstruction import Reconstruction
 from aipo.sampling import LangevinOptions, Samples, sample
 from aipo.schedules import PathOptions, gaussian_to_prior, paper, smoothing

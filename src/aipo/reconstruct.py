@@ -12,43 +12,18 @@ from aipo.blending import mixture, near_shares, sure_shares
 from aipo.defaults import automatic, residual_tells
 from aipo.errors import InputError, Status
 from aipo.final_steps import exact_form, final_steps, last_accepted
+from aipo.following import PATIENCE, PathWatch, followed, problem_of, reconstruction, select, trace
 from aipo.langevin import Draw, LangevinOptions
-from aipo.latents import in_latents
 from aipo.likelihoods import Likelihood
-from aipo.objective import objective
-from aipo.path import Trace
 from aipo.priors import Prior
-from aipo.problem import Problem
 from aipo.reconstruction import Reconstruction
 from aipo.sampling import chain, sampling_problem
 from aipo.schedules import PathOptions, ending
-from aipo.selection import Criterion, Discrepancy, Sure, Tracker, l_curve
+from aipo.selection import Discrepancy, Sure, l_curve
 from aipo.state import State
 
 Weight = float | Literal["auto", "mean", "bayes", "sure", "discrepancy", "l-curve"]
 Watch = Callable[[State | Draw], None]
-PathWatch = Callable[[State], None] | None
-
-# States without improvement after which a criterion has passed its minimum.
-PATIENCE = 3
-
-
-def trace(likelihood: Likelihood, prior: Prior, options: PathOptions | None = None, copies: int = 1) -> Trace:
-    """The path itself, as an iterator of states.
-
-    Args:
-        likelihood: D, of a batch of measurements.
-        prior: R; its `surrogate` gives start and metric unless the options say otherwise.
-        options: weights, predictor and corrector; by default `automatic(operator, prior)`.
-        copies: of each image in the batch, see `Trace`.
-    """
-    options = options or automatic(likelihood.operator, prior)
-    return Trace(_problem(likelihood, prior, options), options, copies)
-
-
-def _problem(likelihood: Likelihood, prior: Prior, options: PathOptions) -> Problem:
-    pictures = objective(likelihood, prior, options.start, options.metric)
-    return in_latents(pictures, likelihood, prior) if options.coordinates == "latents" else pictures
 
 
 def reconstruct(
@@ -96,7 +71,7 @@ def _by_weight(
     if weight == "auto":
         return _auto(likelihood, prior, options, watch)
     if weight == "sure":
-        return _select(Sure(likelihood), likelihood, prior, options, watch)
+        return select(Sure(likelihood), likelihood, prior, options, watch)
     if weight == "discrepancy":
         return _by_discrepancy(likelihood, prior, options, watch)
     if weight == "l-curve":
@@ -131,8 +106,8 @@ def _mean(
         accepted=torch.ones_like(weight, dtype=torch.bool),
     )
     chosen, values = torch.zeros_like(evaluations), torch.full((1, len(weight)), torch.nan)
-    result = _result(problem, [state], chosen, evaluations, "mean", values, likelihood, prior)
-    return replace(result, drawn=drawn)
+    found = reconstruction(problem, [state], chosen, evaluations, "mean", values, likelihood, prior)
+    return replace(found, drawn=drawn)
 
 
 def _fixed(
@@ -141,65 +116,29 @@ def _fixed(
     """The path up to λ = weight; its last accepted state is the answer."""
     options = ending(options, weight)
     tracer = trace(likelihood, prior, options)
-    path = _followed(tracer, watch)
+    path = followed(tracer, watch)
     exact = exact_form(prior)
     if exact is not prior:
-        path.append(final_steps(_problem(likelihood, exact, options), options, path))
+        path.append(final_steps(problem_of(likelihood, exact, options), options, path))
         if watch:
             watch(path[-1])
     values = torch.full((len(path), len(likelihood)), torch.nan)
     last = last_accepted(path)
-    return _result(tracer.problem, path, last, path[-1].evaluations, "fixed", values, likelihood, prior)
+    return reconstruction(
+        tracer.problem, path, last, path[-1].evaluations, "fixed", values, likelihood, prior
+    )
 
 
 def _corner(likelihood: Likelihood, prior: Prior, options: PathOptions, watch: PathWatch) -> Reconstruction:
     """The whole path, and the corner of its L-curve."""
     tracer = trace(likelihood, prior, options)
-    path = _followed(tracer, watch)
+    path = followed(tracer, watch)
     residuals = torch.stack([likelihood.misfit(state.x) for state in path])
     energies = torch.stack([state.prior_energy for state in path])
     usable = torch.stack([state.accepted & (state.weight > 0) for state in path])
     values = l_curve(residuals, energies, torch.stack([state.weight for state in path]), usable)
-    return _result(
+    return reconstruction(
         tracer.problem, path, values.argmin(0), path[-1].evaluations, "l-curve", values, likelihood, prior
-    )
-
-
-def _followed(tracer: Trace, watch: PathWatch) -> list[State]:
-    """Every state, each shown to the watcher."""
-    path = []
-    for state in tracer:
-        path.append(state)
-        if watch:
-            watch(state)
-    return path
-
-
-def _select(
-    criterion: Criterion, likelihood: Likelihood, prior: Prior, options: PathOptions, watch: PathWatch
-) -> Reconstruction:
-    """Follow the path until the criterion has passed its minimum for every image; keep the best state."""
-    count = len(likelihood)
-    batch = criterion.batch()
-    copies = len(batch) // count
-    tracer = trace(batch, prior, options, copies)
-    tracker, path = Tracker(PATIENCE), []
-    evaluations = torch.zeros(0)
-    for state in tracer:
-        accepted = state.accepted.reshape(-1, count).all(0)
-        tracker.add(torch.where(accepted, criterion(state.x), torch.inf))
-        path.append(_first(state, count))
-        evaluations = state.evaluations.reshape(-1, count).sum(0)
-        if watch:
-            watch(state)
-        finished = tracker.finished() & ~criterion.early(state.x)
-        if bool(finished.all()):
-            break
-        tracer.retire(finished.repeat(copies))
-    assert tracker.best is not None
-    values = torch.stack(tracker.values)
-    return _result(
-        tracer.problem, path, tracker.best, evaluations, criterion.name, values, likelihood, prior, copies
     )
 
 
@@ -207,7 +146,7 @@ def _by_discrepancy(
     likelihood: Likelihood, prior: Prior, options: PathOptions, watch: PathWatch
 ) -> Reconstruction:
     criterion = Discrepancy(likelihood, options.falls)
-    return _select(criterion, likelihood, prior, _doubled(options), watch)
+    return select(criterion, likelihood, prior, _doubled(options), watch)
 
 
 def _doubled(options: PathOptions) -> PathOptions:
@@ -239,7 +178,7 @@ def _mixed_by_sure(
         if watch:
             watch(state)
 
-    single = _select(sure, likelihood, prior, options, collect)
+    single = select(sure, likelihood, prior, options, collect)
     return _mixed(single, sure_shares(sure, pictures, _usable(single)), prior)
 
 
@@ -276,53 +215,3 @@ def _ended_at(found: Reconstruction, image: Images, prior: Prior) -> Reconstruct
 @torch.no_grad()
 def _energies(image: Images, likelihood: Likelihood, prior: Prior) -> tuple[PerImage, PerImage]:
     return likelihood(image), torch.cat([prior.energy(x) for x in image.split(1)])
-
-
-def _first(state: State, count: int) -> State:
-    """The state of the measurements themselves, without the criterion's copies."""
-    fields = {name: value[:count] for name, value in vars(state).items() if isinstance(value, Tensor)}
-    return replace(state, **fields)
-
-
-@torch.no_grad()
-def _start(problem: Problem, weight: PerImage, copies: int) -> Images:
-    """The picture that a path, with copies of each image behind them, would begin with at these weights."""
-    return problem.picture(problem.start(weight.repeat(copies)))[: len(weight)]
-
-
-def _result(
-    problem: Problem,
-    path: list[State],
-    index: Tensor,
-    evaluations: Tensor,
-    criterion: str,
-    values: Tensor,
-    likelihood: Likelihood,
-    prior: Prior,
-    copies: int = 1,
-) -> Reconstruction:
-    """The chosen state of each image; the problem may have copies of the images behind them."""
-    images = torch.arange(len(index), device=index.device)
-
-    def pick(name: str) -> Tensor:
-        return torch.stack([getattr(state, name) for state in path])[index, images]
-
-    weight = pick("weight")
-    return Reconstruction(
-        image=pick("x"),
-        weight=weight,
-        data_energy=pick("data_energy"),
-        prior_energy=pick("prior_energy"),
-        objective=pick("objective"),
-        evaluations=evaluations,
-        status=[Status(int(value)) for value in pick("status")],
-        criterion=criterion,
-        values=values,
-        start=_start(problem, weight, copies),
-        path=path,
-        chosen=index,
-        shares=torch.nn.functional.one_hot(index, len(path)).T.to(weight),
-        problem=problem,
-        likelihood=likelihood,
-        prior=prior,
-    )
