@@ -247,6 +247,37 @@ def test_what_cannot_work_is_one_sentence_and_a_status(tmp_path, noisy, caplog, 
     assert not (tmp_path / "out" / "summary.json").exists()
 
 
+@pytest.mark.parametrize("read", ["noisy", "reference", "mask"])
+def test_what_is_read_is_never_replaced(tmp_path, noisy, caplog, read):
+    """A restoration of a.png into the folder where a.png, or its reference or mask, lies."""
+    (tmp_path / "elsewhere").mkdir()
+    kept = Path(save(tmp_path / "a.png", noisy))
+    before = kept.read_bytes()
+    file = str(kept) if read == "noisy" else save(tmp_path / "elsewhere" / "a.png", noisy)
+    options = {"noisy": [], "reference": ["--reference", str(tmp_path)]}
+    options["mask"] = ["--task", "inpaint", "--mask", str(kept)]
+    assert main(["restore", file, *options[read], "--out", str(tmp_path)]) == 2
+    assert f"would replace {kept}" in caplog.text and kept.read_bytes() == before
+    assert not (tmp_path / "summary.txt").exists()
+
+
+def test_no_restoration_replaces_another(tmp_path, noisy):
+    names = ("a-panel.png", "a.png", "deeper/a.png")
+    (tmp_path / "deeper").mkdir()
+    files = [save(tmp_path / name, noisy[:8, :8]) for name in names]
+    assert main(["restore", *files, "--sigma", "0.1", "--weight", "1.0", "--out", str(tmp_path / "out")]) == 0
+    images = [record["image"] for record in summary(tmp_path / "out")]
+    assert images == ["a-panel", "a-2", "a-3"]
+    assert len(list((tmp_path / "out").glob("*.png"))) == 9
+
+
+def test_a_measurement_does_not_replace_its_picture(tmp_path, clean, caplog):
+    file = save(tmp_path / "c.png", clean)
+    before = Path(file).read_bytes()
+    assert main(["measure", file, "--task", "denoise", "--sigma", "0.1", "--out", file]) == 2
+    assert ".safetensors" in caplog.text and Path(file).read_bytes() == before
+
+
 def test_an_output_folder_that_cannot_be_written_is_refused_before_computing(tmp_path, noisy, caplog):
     (tmp_path / "file").write_text("in the way")
     assert main(["restore", save(tmp_path / "a.png", noisy), "--out", str(tmp_path / "file")]) == 2

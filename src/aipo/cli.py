@@ -21,7 +21,7 @@ from aipo.measurements import save_measurement
 from aipo.measuring import MeasureOptions, measure_picture
 from aipo.priors import bundled_priors, load_prior
 from aipo.report import prepare_folder, table
-from aipo.restoring import RestoreOptions, listed, restore_files
+from aipo.restoring import MEASUREMENT_SUFFIX, RestoreOptions, listed, restore_files
 from aipo.state import State
 from aipo.training import TrainingOptions
 
@@ -138,6 +138,10 @@ def _measure_parser() -> ArgumentParser:
 
 def _measure(config: Namespace) -> int:
     options = MeasureOptions(**{name: config[name] for name in MeasureOptions.__dataclass_fields__})
+    if Path(config.out).suffix.lower() != MEASUREMENT_SUFFIX:
+        raise InputError(
+            f"--out {config.out} is no measurement file; let its name end in {MEASUREMENT_SUFFIX}"
+        )
     likelihood = measure_picture(config.picture, options)
     prepare_folder(Path(config.out).parent)
     save_measurement(config.out, options.task, likelihood)

@@ -34,6 +34,14 @@ _COLUMNS = (
     ("status", "status", "{}"),
 )
 
+# What a restoration leaves behind, after its name: the picture, side by side with the measurement, the path.
+RESTORED, PANEL, PATH = ".png", "-panel.png", "-path.png"
+
+
+def pictures_of(name: str) -> set[str]:
+    """The files of a restoration's name."""
+    return {name + ending for ending in (RESTORED, PANEL, PATH)}
+
 
 def prepare_folder(out: str | Path) -> Path:
     """Make the output folder and prove that it can be written to, before anything is computed.
@@ -79,12 +87,12 @@ def write_pictures(
 ) -> None:
     """NAME.png, the restoration; NAME-panel.png, side by side; NAME-path.png, a plot of the path."""
     restored = view(result.image)[0]
-    write_image(folder / f"{name}.png", restored.cpu())
+    write_image(folder / (name + RESTORED), restored.cpu())
     panel = [view(measurement_picture(likelihood))[0], restored]
     if truth is not None:
         panel.insert(0, truth[0])
-    write_image(folder / f"{name}-panel.png", hstack([image.clamp(0, 1).cpu() for image in panel]))
-    plot_path(folder / f"{name}-path.png", result, truth, view)
+    write_image(folder / (name + PANEL), hstack([image.clamp(0, 1).cpu() for image in panel]))
+    plot_path(folder / (name + PATH), result, truth, view)
 
 
 def measurement_picture(likelihood: Likelihood) -> Images:

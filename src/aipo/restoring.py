@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +23,7 @@ from aipo.measurements import load_measurement
 from aipo.operators import Grey, Identity, LinearOperator, Mask, Operator
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import Weight
-from aipo.report import prepare_folder, write_pictures, write_summary
+from aipo.report import pictures_of, prepare_folder, write_pictures, write_summary
 from aipo.state import State
 
 # A picture of 8 bits is never cleaner than its rounding, 1/(255·√12).
@@ -89,9 +90,11 @@ def restore_files(
         raise InputError(
             "inpainting needs --mask, a picture of the same size that is white where it is known"
         )
+    names = _names(files)
+    _check_kept(files, names, folder, options)
     records: list[Record] = []
     failures: list[str] = []
-    for file, name in zip(files, _names(files), strict=True):
+    for file, name in zip(files, names, strict=True):
         try:
             records.append(_restore_file(file, name, folder, prior, options, watch))
         except AipoError as error:
@@ -168,8 +171,8 @@ def estimated_sigma(image: Images) -> float:
 def _reference(options: RestoreOptions, file: str, shape: tuple[int, ...]) -> Images | None:
     if options.reference is None:
         return None
-    path = Path(options.reference)
-    clean = read_image(path / Path(file).name if path.is_dir() else path)[None]
+    path = _reference_of(file, options.reference)
+    clean = read_image(path)[None]
     if tuple(clean.shape[1:]) != shape:
         raise InputError(f"reference {path} is {tuple(clean.shape[1:])}, the measured picture is {shape}")
     return clean.to(options.device)
@@ -180,10 +183,29 @@ def _is_measurement(file: str) -> bool:
 
 
 def _names(files: Sequence[str]) -> list[str]:
-    """Names for the results: the file's stem, numbered where two files share it."""
+    """Names for the results: the file's stem, numbered where another's results would be replaced."""
     names: list[str] = []
+    taken: set[str] = set()
     for file in files:
         stem = Path(file).stem
-        taken = sum(name == stem or name.startswith(f"{stem}-") for name in names)
-        names.append(stem if stem not in names else f"{stem}-{taken + 1}")
+        numbered = (f"{stem}-{number}" for number in count(2))
+        names.append(next(name for name in chain([stem], numbered) if taken.isdisjoint(pictures_of(name))))
+        taken |= pictures_of(names[-1])
     return names
+
+
+def _check_kept(files: Sequence[str], names: Sequence[str], folder: Path, options: RestoreOptions) -> None:
+    """Nothing that is read may be replaced by what is written."""
+    written = {(folder / picture).resolve() for name in names for picture in pictures_of(name)}
+    for file in [*files, *([options.mask] if options.mask else []), *_references(files, options)]:
+        if Path(file).resolve() in written:
+            raise InputError(f"restoring into {folder} would replace {file}; choose another --out")
+
+
+def _references(files: Sequence[str], options: RestoreOptions) -> list[Path]:
+    return [] if options.reference is None else [_reference_of(file, options.reference) for file in files]
+
+
+def _reference_of(file: str, reference: str) -> Path:
+    path = Path(reference)
+    return path / Path(file).name if path.is_dir() else path
