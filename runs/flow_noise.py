@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import heading
+from common import heading, mean, save
 from torch import Tensor
 
 from aipo.data import PictureData, load_pictures
@@ -67,6 +67,7 @@ def main() -> None:
     x = torch.from_numpy(np.stack(pictures)).float() / 255
     y = x + stripes(COUNT, seed=2)
     rows = [judge(name, likelihood, x) for name, likelihood in noise_models(y, trained).items()]
+    save(rows, arguments.out / "flow_noise.json")
     write(rows, float(psnr(y, x).mean()), trained.card, arguments.out / "flow_noise.md")
 
 
@@ -101,7 +102,7 @@ def judge(name: str, likelihood: Likelihood, x: Tensor) -> dict:
         "fixed": reconstruct(likelihood, prior, 1.0),
         "mean": reconstruct(likelihood, prior, "mean"),
     }
-    return {"noise model": name} | {way: float(psnr(r.image, x).mean()) for way, r in restored.items()}
+    return {"noise model": name} | {way: psnr(found.image, x).tolist() for way, found in restored.items()}
 
 
 def write(rows: list[dict], before: float, card: dict, file: Path) -> None:
@@ -114,7 +115,8 @@ def write(rows: list[dict], before: float, card: dict, file: Path) -> None:
         "|---|---|---|---|",
     ]
     for row in rows:
-        lines.append(f"| {row['noise model']} | {row['path']:.2f} | {row['fixed']:.2f} | {row['mean']:.2f} |")
+        cells = [f"{mean(row[way]):.2f}" for way in ("path", "fixed", "mean")]
+        lines.append("| " + " | ".join([row["noise model"], *cells]) + " |")
     file.write_text("\n".join(lines) + "\n")
 
 
