@@ -245,6 +245,13 @@ def high_water() -> float:
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
 
 
+def machine() -> str:
+    """The processor, the instructions that PyTorch uses of it, and PyTorch's version (Linux)."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    return f"{processor}, {torch.backends.cpu.get_cpu_capability()}, PyTorch {torch.__version__}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", default="docs/results")
@@ -264,7 +271,7 @@ def main() -> None:
             rows.append(row)
             shown = {name: f"{1e3 * value:.1f}" for name, value in row["x"].items()}
             print(threads, size, batch, shown, f"floor {1e3 * row['floor']['seconds']:.1f}", flush=True)
-    rows[0]["photograph"] = peak("aipo", PHOTOGRAPH, 1)
+    rows[0] |= {"photograph": peak("aipo", PHOTOGRAPH, 1), "machine": machine()}
     file = Path(arguments.out) / "bench_gradient.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(rows, indent=1) + "\n")
@@ -273,6 +280,7 @@ def main() -> None:
 
 def write(rows: list[dict], file: Path) -> None:
     lines = heading("What a gradient costs", __doc__)
+    lines += [f"Measured on: {rows[0].get('machine', 'a machine that was not recorded')}.", ""]
     others = [name for name in PACKAGES if not name.startswith("aipo")]
     lines += ["x gradient, milliseconds:", ""]
     lines += [
