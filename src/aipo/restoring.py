@@ -84,14 +84,14 @@ def restore_files(
     Returns:
         The records, and one sentence per file that failed.
     """
+    names = _names(files)
+    _check_kept(files, names, Path(out), options)
     folder = prepare_folder(out)
     prior = load_prior(options.prior, options.precision).to(usable(options.device))
     if options.task == "inpaint" and options.mask is None and any(not _is_measurement(f) for f in files):
         raise InputError(
             "inpainting needs --mask, a picture of the same size that is white where it is known"
         )
-    names = _names(files)
-    _check_kept(files, names, folder, options)
     records: list[Record] = []
     failures: list[str] = []
     for file, name in zip(files, names, strict=True):
@@ -169,9 +169,9 @@ def estimated_sigma(image: Images) -> float:
 
 
 def _reference(options: RestoreOptions, file: str, shape: tuple[int, ...]) -> Images | None:
-    if options.reference is None:
+    path = _reference_of(file, options)
+    if path is None:
         return None
-    path = _reference_of(file, options.reference)
     clean = read_image(path)[None]
     if tuple(clean.shape[1:]) != shape:
         raise InputError(f"reference {path} is {tuple(clean.shape[1:])}, the measured picture is {shape}")
@@ -197,15 +197,15 @@ def _names(files: Sequence[str]) -> list[str]:
 def _check_kept(files: Sequence[str], names: Sequence[str], folder: Path, options: RestoreOptions) -> None:
     """Nothing that is read may be replaced by what is written."""
     written = {(folder / picture).resolve() for name in names for picture in pictures_of(name)}
-    for file in [*files, *([options.mask] if options.mask else []), *_references(files, options)]:
+    read = [*files, *(_reference_of(file, options) for file in files), options.mask]
+    for file in filter(None, read):
         if Path(file).resolve() in written:
             raise InputError(f"restoring into {folder} would replace {file}; choose another --out")
 
 
-def _references(files: Sequence[str], options: RestoreOptions) -> list[Path]:
-    return [] if options.reference is None else [_reference_of(file, options.reference) for file in files]
-
-
-def _reference_of(file: str, reference: str) -> Path:
-    path = Path(reference)
+def _reference_of(file: str, options: RestoreOptions) -> Path | None:
+    """The clean picture of a noisy one, where it is known."""
+    if options.reference is None:
+        return None
+    path = Path(options.reference)
     return path / Path(file).name if path.is_dir() else path
