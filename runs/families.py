@@ -9,7 +9,7 @@ one. The last tar is held out: bits per dimension on 160 of its pictures, and on
 denoising with σ = 0.1, sensing of m = 2500 with σ = 0.01 and a hole of 19 × 19 with σ = 0.02, each with the
 automatic weight. "Gradient" is ∂(−log p)/∂x of the frozen flow at 3 × 64 × 64, batch 4, the median of 15,
 taken in turn. Trained priors are kept in --work, one folder each; --family trains that one and stops, so
-that families can train side by side on as many cores.
+that families can train side by side on as many cores. A judging that was interrupted goes on with the next.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pathlib import Path
 import matplotlib
 import matplotlib.pyplot as plt
 import torch
-from common import heading, load_faces, mean, save
+from common import add_line, heading, load_faces, mean, read
 
 from aipo.data import PictureData, load_pictures
 from aipo.fitting import FlowOptions, Origin, fit_prior
@@ -107,23 +107,25 @@ def compare(arguments: argparse.Namespace, minutes: float) -> None:
     priors = {name: load_prior(arguments.work / name) for name in FAMILIES}
     tar = sorted(Path(arguments.faces).glob("*.tar"))[-1]
     x = load_faces(tar, COUNT)
-    milliseconds = gradients(priors, x[:4])
-    rows = []
+    file = Path(arguments.out) / "families.jsonl"
+    if not file.exists():
+        add_line({"gradient, ms": gradients(priors, x[:4])}, file)
+    first, *rows = read(file)
+    done = {row["family"] for row in rows}
     for name, prior in priors.items():
-        rows.append(
-            {
+        if name not in done:
+            row = {
                 "family": name,
                 "weights": prior.card["parameters"],
                 "steps": prior.card["training"]["steps"],
                 "bits/dim": prior.card["validation_bits_per_dim"],
-                "gradient, ms": milliseconds[name],
+                "gradient, ms": first["gradient, ms"][name],
                 **judge(prior, x),
             }
-        )
-        print(rows[-1], flush=True)
-    curves = {name: curve(arguments.work / name / "training") for name in FAMILIES}
-    file = Path(arguments.out) / "families.json"
-    save([*rows, {"curves": curves}], file)
+            print(row, flush=True)
+            add_line(row | {"curve": curve(arguments.work / name / "training")}, file)
+    rows = read(file)[1:]
+    curves = {row["family"]: row.pop("curve") for row in rows}
     write(rows, minutes, file.with_suffix(".md"))
     draw(curves, minutes, arguments.images / "families.png")
 

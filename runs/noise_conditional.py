@@ -9,7 +9,8 @@ weights, so it is evaluated by the same code. Three uses, on the first six faces
 prior itself with `auto` (τ = 0⁺; denoising σ = 0.1, sensing m = 2500 σ = 0.01, a hole of 19 × 19); the
 posterior mean in one evaluation, y + σ²∇log p_σ(y); and the smoothing path at λ = 1 on two hard cases
 (m = 614, σ = 0.01; a hole of 40 × 40, σ = 0.02) beside λ = 1 without it and `auto`. "Energy" is −log p per
-dimension of the faces with noise of .05, .1, .3 and 1 added, τ = 0⁺.
+dimension of the faces with noise of .05, .1, .3 and 1 added, τ = 0⁺. A run that was interrupted goes on with
+the flow that it was at.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from common import heading, load_faces, mean, save
+from common import add_line, heading, load_faces, mean, read
 from families import GLOW, MUON, SHAPE, faces, step_seconds
 from torch import Tensor, nn
 
@@ -40,6 +41,7 @@ COUNT = 6
 RANGE = (0.002, 1.0)
 FEATURES = 12
 NOISES = (0.05, 0.1, 0.3, 1.0)
+PLAIN, CONDITIONAL = "plain, a quarter of each batch noised", "noise-conditional"
 
 
 def features(tau: Tensor) -> Tensor:
@@ -171,16 +173,17 @@ def main() -> None:
     conditional = ConditionalPrior(flow.eval(), plain.surrogate, {})
     tar = sorted(Path(arguments.faces).glob("*.tar"))[-1]
     x = load_faces(tar, COUNT)
-    card = plain.card
-    known = {"training steps": card["training"]["steps"], "bits/dim": card["validation_bits_per_dim"]}
-    rows = [
-        {"flow": "plain, a quarter of each batch noised", **known, **judge(plain, x)},
-        {"flow": "noise-conditional", "training steps": steps, "bits/dim": bits, **judge(conditional, x)},
-    ]
-    rows[1] |= one_step(conditional, x) | smoothed(conditional, x)
-    file = Path(arguments.out) / "noise_conditional.json"
-    save(rows, file)
-    write(rows, file.with_suffix(".md"))
+    file = Path(arguments.out) / "noise_conditional.jsonl"
+    done = {row["flow"] for row in read(file)}
+    if PLAIN not in done:
+        card = plain.card
+        known = {"training steps": card["training"]["steps"], "bits/dim": card["validation_bits_per_dim"]}
+        add_line({"flow": PLAIN, **known, **judge(plain, x)}, file)
+    if CONDITIONAL not in done:
+        known = {"training steps": steps, "bits/dim": bits}
+        figures = judge(conditional, x) | one_step(conditional, x) | smoothed(conditional, x)
+        add_line({"flow": CONDITIONAL, **known, **figures}, file)
+    write(read(file), file.with_suffix(".md"))
 
 
 def trained(arguments: argparse.Namespace) -> tuple[NoiseConditional, int, float]:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The path engine's tables: guarantee, cost, path_cost, quality, starts, batch and fixed_weight. DATA is the folder that holds
-# photos/cbsd68 and fashion. About an hour and a half on two cores; cost, quality and fixed_weight go on where they were stopped, so give
+# photos/cbsd68 and fashion. About three hours on two cores; cost, quality, starts and fixed_weight go on where they were stopped, so give
 # another OUT than docs/results to measure everything again.
 set -euo pipefail
 data=${1:?usage: runs/path_engine.sh DATA [OUT]}

@@ -8,7 +8,7 @@ with the Gaussian surrogate in place of the flow, at the first λ of its usual p
 evaluations at most, none of the flow); that problem is convex and has one minimum. From there it follows its
 usual path to λ = 1. The conventional methods hold λ = 1 and get as many evaluations; in latents they begin
 at the latent of the start. "Spread" is the highest mean PSNR less the lowest, over starts; "per picture" the
-mean over pictures of each one's own spread.
+mean over pictures of each one's own spread. A run that was interrupted goes on where it stopped.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from typing import Any
 
 import common
 import torch
-from common import heading, load, mean, save
+from common import add_line, heading, load, mean, read
 from cost import COUNT, tasks
 
 from aipo import conventional
@@ -40,21 +40,27 @@ STARTS = ("grey", "random", "null space", "A⁺y", "surrogate")
 
 
 def main() -> None:
-    arguments = common.parser(__doc__).parse_args()
-    rows = []
+    arguments, file = common.resumable(__doc__, "starts.jsonl")
+    done = {(row["prior"], row["task"]) for row in read(file)}
     for name, pictures in load(arguments, COUNT).items():
+        if arguments.prior not in (None, name):
+            continue
         prior = load_prior(name)
         for task, likelihood in tasks(pictures).items():
-            for method, ends in compare(likelihood, prior).items():
-                rows.append({"prior": name, "task": task, "method": method, **judge(ends, pictures)})
-                shown = {start: f"{mean(values):.2f}" for start, values in rows[-1]["psnr"].items()}
-                print(name, task, method, shown, flush=True)
-    file = Path(arguments.out) / "starts.json"
-    save(rows, file)
-    write(rows, file.with_suffix(".md"))
+            if (name, task) not in done:
+                judge(name, task, compare(likelihood, prior), pictures, file)
+    write(read(file), file.with_suffix(".md"))
 
 
-def judge(ends: dict[str, State], pictures: Images) -> dict[str, Any]:
+def judge(name: str, task: str, ends: dict[str, dict[str, State]], pictures: Images, file: Path) -> None:
+    for method, of_starts in ends.items():
+        row = {"prior": name, "task": task, "method": method, **figures(of_starts, pictures)}
+        shown = {start: f"{mean(values):.2f}" for start, values in row["psnr"].items()}
+        print(name, task, method, shown, flush=True)
+        add_line(row, file)
+
+
+def figures(ends: dict[str, State], pictures: Images) -> dict[str, Any]:
     return {
         "psnr": {start: psnr(end.x, pictures).tolist() for start, end in ends.items()},
         "objective": {start: end.objective.tolist() for start, end in ends.items()},

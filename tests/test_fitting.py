@@ -48,6 +48,15 @@ def test_going_on_is_resumed_from_its_own_checkpoint(tmp_path):
     assert torch.equal(whole.energy(x), again.energy(x))
 
 
+@pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors"])
+def test_files_of_somebody_else_are_not_replaced(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=f"{name} would be replaced"):
+        fit(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
 def test_another_architecture_is_refused(tmp_path):
     first = fit(tmp_path / "first")
     with pytest.raises(InputError, match="asked for"):

@@ -8,14 +8,16 @@ from typing import Literal
 import torch
 
 from aipo.arrays import Images
-from aipo.checkpoints import write_atomic
+from aipo.checkpoints import CONFIG_NAME, TENSORS_NAME, write_atomic
 from aipo.data import PictureData, dequantize
 from aipo.distributed import leads
 from aipo.errors import InputError
 from aipo.flows import Flow
 from aipo.priors import SURROGATES, Fitted, FlowPrior, build_flow
 from aipo.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, log_prob
-from aipo.training import TrainingOptions, begin, bits_per_dim, curve, train
+from aipo.training import CHECKPOINT_NAME, TrainingOptions, begin, bits_per_dim, curve, train
+
+CARD_NAME = "README.md"
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,10 @@ def fit_prior(
         initial: a prior whose weights training goes on from, of the same architecture.
 
     Raises:
-        InputError: options that do not fit the pictures, or an initial prior of another architecture.
+        InputError: options that do not fit the pictures, an initial prior of another architecture, or files
+            in `out` that the prior's would replace.
     """
+    _check_free(out)
     channels, height, width = training.shape
     if flow_options.any_size and training.crop is None:
         raise InputError("a prior for any size is trained on crops; set crop, for example 48")
@@ -114,8 +118,17 @@ def fit_prior(
     prior = FlowPrior(flow, surrogate, card)
     if leads():
         prior.save(out)
-        write_atomic(out / "README.md", model_card(card).encode())
+        write_atomic(out / CARD_NAME, model_card(card).encode())
     return prior
+
+
+def _check_free(out: Path) -> None:
+    """A folder that no training was begun in holds none of a prior's files yet, whoever wrote them."""
+    taken = [out / name for name in (CARD_NAME, CONFIG_NAME, TENSORS_NAME) if (out / name).exists()]
+    if taken and not (out / "training" / CHECKPOINT_NAME).exists():
+        raise InputError(
+            f"{taken[0]} would be replaced by the new prior's; give another folder, or move that file away"
+        )
 
 
 def _go_on_from(initial: FlowPrior, flow: Flow, architecture: dict) -> None:
