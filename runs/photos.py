@@ -6,11 +6,12 @@ Centre crops of 128 × 128 of all pictures, σ = 25/255, not clipped. Grey pictu
 which only the grey was measured, and judged in grey. BM3D's strength (0.8, 1 or 1.2 σ) comes from the
 truth; aipo does not see it. "Start" is the closed form of the prior's surrogate, "path" what
 `aipo.reconstruct` restores with everything by default, "mean" the posterior mean of `aipo.sample`, and
-"inside" the share of true values in its 90 % interval; ± is the standard error of the mean's difference
-over pictures. Goes on where it stopped.
+"inside" the share of true values in its 90 % interval; "ahead by" is of BM3D, ± the standard error of the
+mean difference over pictures. Goes on where it stopped.
 """
 
 import argparse
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -28,6 +29,7 @@ from aipo.sampling import sample
 
 SIGMA, SIDE = 25 / 255, 128
 SETS = {"CBSD68": "photos.jsonl", "Set12, grey": "photos-grey.jsonl"}
+WAYS = ("BM3D", "path", "mean")
 
 
 def main() -> None:
@@ -39,40 +41,53 @@ def main() -> None:
     torch.set_num_threads(1)
     prior = load_prior("photos")
     for file, folder in zip(SETS.values(), (arguments.colour, arguments.grey), strict=True):
-        done = len(read(arguments.out / file))
-        for index, picture in list(enumerate(load_pictures(folder)))[done:]:
-            add_line(judge(crop(picture, SIDE), index, prior), arguments.out / file)
+        done = {(row["way"], row["picture"]) for row in read(arguments.out / file)}
+        for way, (index, picture) in product(WAYS, enumerate(load_pictures(folder))):
+            if (way, index) not in done:
+                row = {"way": way, "picture": index, **judge(way, crop(picture, SIDE), index, prior)}
+                add_line(row, arguments.out / file)
     write(arguments.out)
 
 
-def judge(x: Tensor, index: int, prior: FlowPrior) -> dict:
-    """PSNR in dB of every way to restore one picture, (1, 1 or 3, H, W)."""
+def judge(way: str, x: Tensor, index: int, prior: FlowPrior) -> dict:
+    """PSNR in dB of one way to restore a picture, (1, 1 or 3, H, W); all restore the same measurement."""
     plain = measure(Identity(image_shape(x)), x, SIGMA, torch.Generator().manual_seed(index))
     seen = Identity(image_shape(x)) if x.shape[1] == 3 else Grey((3, SIDE, SIDE))
     likelihood = Gaussian(seen, plain.y, SIGMA)
-    restored, drawn = reconstruct(likelihood, prior), sample(likelihood, prior)
-    figures = {"start": restored.start, "path": restored.image, "mean": drawn.mean}
-    return {
-        "picture": index,
-        "BM3D": float(psnr(bm3d(plain.operator.linear, plain.y, SIGMA, x).image, x)),
-        **{name: float(psnr(seen(image), x)) for name, image in figures.items()},
-        **({"inside": inside(drawn, x)[0]} if x.shape[1] == 3 else {}),
-    }
+
+    def figure(image: Tensor) -> float:
+        return float(psnr(image, x))
+
+    if way == "BM3D":
+        return {"psnr": figure(bm3d(plain.operator.linear, plain.y, SIGMA, x).image)}
+    if way == "path":
+        restored = reconstruct(likelihood, prior)
+        return {"psnr": figure(seen(restored.image)), "start": figure(seen(restored.start))}
+    drawn = sample(likelihood, prior)
+    return {"psnr": figure(seen(drawn.mean)), **({"inside": inside(drawn, x)[0]} if x.shape[1] == 3 else {})}
 
 
 def write(out: Path) -> None:
-    columns = ("BM3D", "start", "path", "mean")
     lines = [*heading("Photographs, σ = 25/255", __doc__), "Mean PSNR in dB.", ""]
-    lines += ["| set | pictures | " + " | ".join([*columns, "ahead by", "inside"]) + " |", "|---" * 8 + "|"]
+    lines += [
+        "| set | pictures | BM3D | start | path | ahead by | mean | ahead by | inside |",
+        "|---" * 9 + "|",
+    ]
     for name, file in SETS.items():
-        rows = read(out / file)
-        ahead = torch.tensor([row["mean"] - row["BM3D"] for row in rows])
-        figures = [f"{mean([row[column] for row in rows]):.2f}" for column in columns]
-        figures.append(f"{float(ahead.mean()):+.2f} ± {float(ahead.std()) / len(rows) ** 0.5:.2f}")
-        share = [row["inside"] for row in rows if "inside" in row]
-        figures.append(f"{100 * mean(share):.1f} %" if share else "")
-        lines.append(f"| {name} | {len(rows)} | " + " | ".join(figures) + " |")
+        by_way = {way: [row for row in read(out / file) if row["way"] == way] for way in WAYS}
+        quality = {way: [row["psnr"] for row in rows] for way, rows in by_way.items()}
+        start = mean([row["start"] for row in by_way["path"]])
+        cells = [name, str(len(quality["BM3D"])), f"{mean(quality['BM3D']):.2f}", f"{start:.2f}"]
+        for way in WAYS[1:]:
+            cells += [f"{mean(quality[way]):.2f}", _ahead(quality[way], quality["BM3D"])]
+        share = [row["inside"] for row in by_way["mean"] if "inside" in row]
+        lines.append("| " + " | ".join([*cells, f"{100 * mean(share):.1f} %" if share else ""]) + " |")
     (out / "photos.md").write_text("\n".join(lines) + "\n")
+
+
+def _ahead(found: list[float], other: list[float]) -> str:
+    gain = torch.tensor(found) - torch.tensor(other)
+    return f"{float(gain.mean()):+.2f} ± {float(gain.std()) / len(gain) ** 0.5:.2f}"
 
 
 if __name__ == "__main__":

@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_selection import LARGE_OPERATORS, noise_draws, smooth_prior
 
+from aipo.arrays import dot
 from aipo.blending import lowest_on_simplex, mixture, near_shares, sure_shares
+from aipo.components import EVERYWHERE, of_colour, places
 from aipo.likelihoods import measure
-from aipo.operators import Identity
+from aipo.operators import Identity, mosaic, random_mask
 from aipo.posterior import posterior
 from aipo.selection import Sure
 
@@ -36,6 +38,14 @@ def test_equal_candidates_share_as_they_like():
     assert found.sum() == pytest.approx(1)
 
 
+def identity(shape):
+    return Identity(shape)
+
+
+def half_of_the_pixels(shape):
+    return random_mask(shape, 0.5)
+
+
 def maps(operator, likelihood, sure):
     """The Gaussian prior's minimisers at several weights, of the measurements and of their copies."""
     closed = posterior(operator, smooth_prior())
@@ -52,9 +62,9 @@ def test_the_mixture_is_nearer_than_the_best_single_map(operator):
     likelihood, clean = noise_draws(operator, 0.15)
     sure = Sure(likelihood)
     pictures = maps(operator, likelihood, sure)
-    part = sure_shares(sure, pictures, torch.ones(4, 200, dtype=torch.bool))
-    assert part.shape == (4, 200) and (part >= 0).all()
-    assert torch.allclose(part.sum(0), torch.ones(200, dtype=torch.float64))
+    part = sure_shares(sure, pictures, torch.ones(4, 200, dtype=torch.bool), EVERYWHERE)
+    assert part.shape == (4, 200, 1, 1) and (part >= 0).all()
+    assert torch.allclose(part.sum(0), torch.ones(200, 1, 1, dtype=torch.float64))
     values = torch.stack([sure(x) for x in pictures])
 
     def risk(x):
@@ -66,8 +76,9 @@ def test_the_mixture_is_nearer_than_the_best_single_map(operator):
     copies = mixture([torch.cat((x[200:], x[:200])) for x in pictures], part)
     estimate = sure(torch.cat((mixture(pictures, part), copies)))
     # What had to be kept within [0, tr Σ] is not linear in the shares.
-    excesses = torch.stack([sure.residual_and_excess(x)[1] for x in pictures])
-    inside = ((excesses > 0) & (excesses < sure.stein.trace)).all(0)
+    excesses = torch.stack([dot(sure.stein.probe, sure.residual_and_response(x)[1]) for x in pictures])
+    noise = dot(sure.stein.probe, sure.stein.probe).minimum(sure.stein.trace)
+    inside = ((excesses > 0) & (excesses < noise)).all(0)
     assert inside.sum() > 50
     assert (estimate <= values.min(0).values + 1e-9)[inside].all()
 
@@ -80,12 +91,47 @@ def test_mixing_the_measurement_with_nothing_is_wieners_shrinkage(ratio):
     likelihood = measure(Identity(shape), truth, sigma, generator)
     sure = Sure(likelihood)
     y = sure.batch().y
-    part = sure_shares(sure, [y, torch.zeros_like(y)], torch.ones(2, 16, dtype=torch.bool))
+    part = sure_shares(sure, [y, torch.zeros_like(y)], torch.ones(2, 16, dtype=torch.bool), EVERYWHERE)
     expected = ratio**2 / (1 + ratio**2)
     assert (part[0] - expected).abs().max() < 0.15
     assert abs(float(part[0].mean()) - expected) < 0.03
     risk = ((mixture([y, torch.zeros_like(y)], part) - truth) ** 2).mean()
     assert risk == pytest.approx(sigma**2 * expected, rel=0.05)
+
+
+@pytest.mark.parametrize("measured", [identity, half_of_the_pixels])
+def test_every_component_is_shrunk_as_much_as_it_is_noisy(measured):
+    """Luminance and chrominance of different strength, left and right: four shrinkages of one picture."""
+    generator, shape, sigma = torch.Generator().manual_seed(2), (3, 64, 64), 0.2
+    noise = torch.randn(8, *shape, generator=generator, dtype=torch.float64)
+    left = (torch.arange(64) < 32).double().expand(64, 64)
+    where = torch.stack((left, 1 - left)).expand(8, 2, 64, 64)
+    ratios = torch.tensor([[2.0, 0.5], [0.7, 0.0]], dtype=torch.float64)  # (colours, places)
+    strengths = ratios @ where.flatten(2)
+    truth = sum(
+        sigma * strength.unflatten(1, (64, 64))[:, None] * of_colour(noise, hue, 2)
+        for hue, strength in enumerate(strengths.unbind(1))
+    )
+    likelihood = measure(measured(shape), truth, sigma, generator)
+    sure = Sure(likelihood)
+    copies = [likelihood.operator.adjoint(sure.batch().y), torch.zeros(16, *shape, dtype=torch.float64)]
+    part = sure_shares(sure, copies, torch.ones(2, 8, dtype=torch.bool), where)
+    expected = ratios**2 / (1 + ratios**2)
+    assert part.shape == (2, 8, 2, 2)
+    assert (part[0].mean(0) - expected).abs().max() < 0.06
+    alike = sure_shares(sure, copies, torch.ones(2, 8, dtype=torch.bool), EVERYWHERE)
+    best, usual = mixture(copies, part, where), mixture(copies, alike)
+    seen = likelihood.operator
+    assert ((seen(best) - seen(truth)) ** 2).mean() < 0.95 * ((seen(usual) - seen(truth)) ** 2).mean()
+
+
+def test_colours_are_not_told_apart_where_pixels_lack_some_of_them():
+    generator, shape = torch.Generator().manual_seed(3), (3, 16, 16)
+    likelihood = measure(mosaic(shape), torch.rand(2, *shape, generator=generator), 0.1, generator)
+    sure = Sure(likelihood)
+    copies = [likelihood.operator.adjoint(sure.batch().y), torch.zeros(4, *shape)]
+    part = sure_shares(sure, copies, torch.ones(2, 2, dtype=torch.bool), places(copies[0][:2]))
+    assert part.shape == (2, 2, 1, 3)
 
 
 def test_what_is_not_usable_has_no_share_and_spoils_nothing():
@@ -97,7 +143,7 @@ def test_what_is_not_usable_has_no_share_and_spoils_nothing():
     usable = torch.ones(4, 3, dtype=torch.bool)
     usable[1] = False
     usable[1:, 2] = False
-    part = sure_shares(sure, pictures, usable)
+    part = sure_shares(sure, pictures, usable, EVERYWHERE)
     assert (part[1] == 0).all() and part[0, 2] == 1
     image = mixture(pictures, part)
     assert torch.isfinite(image).all()
@@ -117,7 +163,7 @@ def test_the_chosen_picture_is_averaged_with_those_of_a_quarter_of_its_weight_or
         [0, 1, 0, 0, 0],
         [0, 0, third, third, third],
     ]
-    assert torch.allclose(part.T, torch.tensor(expected))
+    assert torch.allclose(part[..., 0, 0].T, torch.tensor(expected))
     # A path whose λ falls has the same points in the other order.
     falling = near_shares(torch.tensor([0, 1, 3, 0]), weights.flip(0), usable.flip(0))
     assert torch.allclose(falling.flip(0), part)

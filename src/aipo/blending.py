@@ -16,39 +16,81 @@ estimates of the risk); Blu & Luisier 2007, The SURE-LET approach (linear expans
 """
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from aipo.arrays import Images, expand
+from aipo.arrays import Images, Measurements, expand
+from aipo.components import EVERYWHERE, colours, entrywise, of_colour
+from aipo.operators import Operator
 from aipo.selection import Sure
 
 # Where no estimate can tell the shares, states are averaged whose λ is at least this part of the chosen one.
 AVERAGED_FROM = 0.25
 
+# To the risk of a place that of the whole picture is added, as of so many entries: a place may have few that
+# are measured, or none.
+BORROWED = 100
 
-def sure_shares(sure: Sure, pictures: Sequence[Images], usable: Tensor) -> Tensor:
-    """What part each picture has in the mixture of lowest estimated risk.
+# Entries of every map that are in double precision at a time.
+AT_ONCE = 2**20
+
+
+def sure_shares(sure: Sure, pictures: Sequence[Images], usable: Tensor, where: Tensor) -> Tensor:
+    """What part each picture has in the mixture of lowest estimated risk, component by component.
 
     Args:
         sure: of B measurements.
         pictures: K batches of maps of the measurements and, behind them, of `sure`'s copies, (2B, C, H, W).
         usable: (K, B) bool, at least one per image; the others get no share.
+        where: how far each pixel belongs to each of P places, (B, P, H, W); `EVERYWHERE` for mixed
+            measurements, which have no place.
 
     Returns:
-        (K, B), never negative, with sum 1 for each image.
+        (K, B, colours, P), never negative, with sum 1 over the pictures.
     """
-    residuals, excesses = zip(*(sure.residual_and_excess(x) for x in pictures), strict=True)
-    linear = torch.stack(excesses).double()
-    found = torch.zeros(usable.shape, dtype=pictures[0].dtype, device=usable.device)
-    for image in range(usable.shape[1]):
+    operator, count = sure.likelihood.operator, usable.shape[1]
+    hues, where = colours(operator), where.to(pictures[0]).expand(count, -1, -1, -1)
+    maps = [sure.residual_and_response(x) for x in pictures]
+    found = torch.zeros(*usable.shape, hues, where.shape[1]).to(pictures[0])
+    for image, hue in product(range(count), range(hues)):
         kept = usable[:, image].nonzero().squeeze(1)
-        own = torch.stack([residuals[int(k)][image].flatten() for k in kept]).double()
-        part = lowest_on_simplex((own @ own.T).cpu().numpy(), linear[kept, image].cpu().numpy())
-        found[kept, image] = torch.from_numpy(part).to(found)
+        own = torch.stack([torch.stack(maps[int(k)])[:, image] for k in kept], 1)
+        residuals, responses = (of_colour(_in_place(operator, part), hue, hues) for part in own)
+        probe = of_colour(_in_place(operator, sure.stein.probe[image : image + 1]), hue, hues)
+        risks = [_risk(residuals, responses, probe, near) for near in where[image]]
+        grams, excesses = (np.stack(part) for part in zip(*risks, strict=True))
+        borrowed = BORROWED / operator.measurements
+        for place in range(len(risks)):
+            gram = grams[place] + borrowed * grams.sum(0)
+            part = lowest_on_simplex(gram, excesses[place] + borrowed * excesses.sum(0))
+            found[kept, image, hue, place] = torch.from_numpy(part).to(found)
     return found
+
+
+def _in_place(operator: Operator, values: Measurements) -> Tensor:
+    """Measured entries where they are in the picture, and zero elsewhere; mixed values as they come."""
+    return operator.linear.adjoint(values) if entrywise(operator) else values.flatten(1)[:, None, None]
+
+
+def _risk(residuals: Tensor, responses: Tensor, probe: Tensor, near: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """G (K, K) and l (K,) of the risk aᵀGa + 2lᵀa of mixtures of K maps, where every entry counts by `near`.
+
+    Args:
+        residuals, responses: of each map, (K, C, H, W).
+        probe: (1, C, H, W).
+        near: (H, W).
+    """
+    rows = (residuals * near.sqrt()).flatten(1)
+    gram = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
+    for chunk in rows.split(AT_ONCE, 1):
+        gram += chunk.double() @ chunk.double().T
+    excess = (responses * (probe * near)).flatten(1).sum(1).double()
+    noise = (probe.square() * near).sum().double()
+    return gram.cpu().numpy(), excess.clamp_min(0).minimum(noise).cpu().numpy()
 
 
 def near_shares(chosen: Tensor, weights: Tensor, usable: Tensor) -> Tensor:
@@ -59,21 +101,32 @@ def near_shares(chosen: Tensor, weights: Tensor, usable: Tensor) -> Tensor:
         usable: (K, B) bool.
 
     Returns:
-        (K, B), never negative, with sum 1 for each image.
+        (K, B, 1, 1), never negative, with sum 1 for each image, all of whose components are treated alike.
     """
     steps = torch.arange(len(usable), device=usable.device)[:, None]
     own = weights.gather(0, chosen[None])
     near = (weights <= own) & (weights > (1 - 1e-4) * AVERAGED_FROM * own)
     taken = near & usable | (steps == chosen)
-    return taken / taken.sum(0)
+    return (taken / taken.sum(0))[..., None, None]
 
 
-def mixture(pictures: Sequence[Images], part: Tensor) -> Images:
-    """Σ_k part_k · picture_k of the first B images of each batch; part is (K, B)."""
-    total = torch.zeros_like(pictures[0][: part.shape[1]])
+def mixture(pictures: Sequence[Images], part: Tensor, where: Tensor = EVERYWHERE) -> Images:
+    """The first B images of each batch mixed.
+
+    Args:
+        pictures: K batches (B or more, C, H, W).
+        part: of each in every component, (K, B, colours, P).
+        where: how far each pixel belongs to each of P places, (B, P, H, W).
+    """
+    count, hues = part.shape[1:3]
+    where = where.to(part)
+    total = torch.zeros_like(pictures[0][:count])
     for a, x in zip(part, pictures, strict=True):
-        # A picture without share may be one that diverged, and 0 · NaN is NaN.
-        total = total + torch.where(expand(a > 0, total), expand(a, total) * x[: len(a)], 0)
+        taken = expand(a.flatten(1).sum(1) > 0, total)
+        for hue in range(hues):
+            share = (a[:, hue, :, None, None] * where).sum(1, keepdim=True)
+            # A picture without share may be one that diverged, and 0 · NaN is NaN.
+            total = total + torch.where(taken, share * of_colour(x[:count], hue, hues), 0)
     return total
 
 

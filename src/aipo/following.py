@@ -126,7 +126,7 @@ def reconstruction(
         start=_start(problem, weight, copies),
         path=path,
         chosen=index,
-        shares=torch.nn.functional.one_hot(index, len(path)).T.to(weight),
+        shares=torch.nn.functional.one_hot(index, len(path)).T.to(weight)[..., None, None],
         problem=problem,
         likelihood=likelihood,
         prior=prior,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from aipo.arrays import Images, PerImage
 from aipo.blending import mixture, near_shares, sure_shares
+from aipo.components import EVERYWHERE, entrywise, places
 from aipo.defaults import automatic, residual_tells
 from aipo.errors import InputError, Status
 from aipo.final_steps import exact_form, final_steps, last_accepted
@@ -179,7 +180,8 @@ def _mixed_by_sure(
             watch(state)
 
     single = select(sure, likelihood, prior, options, collect)
-    return _mixed(single, sure_shares(sure, pictures, _usable(single)), prior)
+    where = places(single.image) if entrywise(likelihood.operator) else EVERYWHERE
+    return _mixed(single, sure_shares(sure, pictures, _usable(single), where), prior, where)
 
 
 def _usable(single: Reconstruction) -> Tensor:
@@ -193,9 +195,9 @@ def _usable(single: Reconstruction) -> Tensor:
     return (reached & positive) | (steps == single.chosen)
 
 
-def _mixed(single: Reconstruction, part: Tensor, prior: Prior) -> Reconstruction:
+def _mixed(single: Reconstruction, part: Tensor, prior: Prior, where: Tensor = EVERYWHERE) -> Reconstruction:
     """The mixture in place of the single state, with its own energies."""
-    image = mixture([state.x for state in single.path], part)
+    image = mixture([state.x for state in single.path], part, where)
     return replace(_ended_at(single, image, prior), shares=part)
 
 

@@ -43,7 +43,8 @@ class Reconstruction:
         start: the closed-form picture at the chosen weight that the path would begin with there.
         path: every state visited, of the B measurements alone.
         chosen: which of them is the answer, for a mixture the best single one, (B,).
-        shares: what part each state has in the image, (states, B).
+        shares: what part each state has in the image, (states, B, colours, places): of luminance and of
+            chrominance, in smooth, middling and rough places; 1 of each where they are treated alike.
         problem: what the path was followed through.
         likelihood, prior: D and R.
         drawn: the chain, where the picture is the posterior mean.

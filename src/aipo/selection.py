@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, PerImage, content_seed, dot
+from aipo.arrays import Images, Measurements, PerImage, content_seed, dot
 from aipo.errors import InputError
 from aipo.likelihoods import Likelihood
 
@@ -87,14 +87,14 @@ class Sure:
         return self.likelihood.append(self.likelihood.y + self.epsilon * self.stein.probe)
 
     def __call__(self, x: Images) -> PerImage:
-        (residual, excess), m = self.residual_and_excess(x), self.likelihood.operator.measurements
+        (residual, response), m = self.residual_and_response(x), self.likelihood.operator.measurements
+        excess = dot(self.stein.probe, response).clamp_min(0).minimum(self.stein.trace)
         return (dot(residual, residual) - self.stein.trace + 2 * excess) / m
 
-    def residual_and_excess(self, x: Images) -> tuple[Tensor, PerImage]:
-        """A x(y) − y like y, and the estimate of tr ΣJ, how much of the noise A x(y) follows, (B,)."""
+    def residual_and_response(self, x: Images) -> tuple[Measurements, Measurements]:
+        """A x(y) − y, and the answer to the probe b, (A x(y + εb) − A x(y))/ε; b times that is tr ΣJ."""
         image, perturbed = self.likelihood.operator(x).split(len(self.likelihood))
-        excess = dot(self.stein.probe, (perturbed - image) / self.epsilon)
-        return image - self.stein.y, excess.clamp_min(0).minimum(self.stein.trace)
+        return image - self.stein.y, (perturbed - image) / self.epsilon
 
     def early(self, x: Images) -> Tensor:
         return torch.zeros(len(self.likelihood), dtype=torch.bool, device=x.device)
