@@ -3,8 +3,9 @@
     python runs/kill_training.py --out docs/results
 
 `aipo train` on crops of scikit-image's astronaut, a checkpoint every twenty of 4,000 steps, killed by SIGKILL
-twenty times, 0.2 to 12 seconds after it has begun to load pictures. After each death the last checkpoint must
-load; in the end the weights must have the hash of an uninterrupted run.
+twenty times, each at a random moment after its first step, until 6 % of the time of an uninterrupted run
+are over. After each death the last checkpoint must load; in the end the weights must have the hash of the
+uninterrupted run.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from skimage import data
 from aipo.checkpoints import load_tensors
 from aipo.training import CHECKPOINT_NAME
 
-KILLS = 20
+KILLS, SHARE = 20, 0.06
 OPTIONS = {"crop": 16, "holdout": 4, "flow.any_size": "true", "flow.levels": 2, "flow.steps": 2}
 OPTIONS |= {"flow.hidden": 16, "training.steps": 4000, "training.batch": 4, "training.validate_every": 20}
 
@@ -35,11 +36,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pictures = crops(folder / "pictures")
-        train(pictures, folder / "whole")
-        steps = killed(pictures, folder / "killed")
+        seconds = train(pictures, folder / "whole")
+        steps = killed(pictures, folder / "killed", SHARE * seconds)
         train(pictures, folder / "killed")
         hashes = [digest(folder / run / "model.safetensors") for run in ("whole", "killed")]
-    result = {"kills": len(steps), "steps_after_each": steps, "identical": hashes[0] == hashes[1]}
+    result = {
+        "kills": len(steps),
+        "seconds": round(seconds),
+        "steps_after_each": steps,
+        "identical": hashes[0] == hashes[1],
+    }
     print(result)
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "kill_training.json").write_text(json.dumps(result) + "\n")
@@ -61,26 +67,38 @@ def command(pictures: Path, out: Path) -> subprocess.Popen:
     return subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 
 
-def train(pictures: Path, out: Path) -> None:
-    """To the end; what it writes is read, as a full pipe would stop it."""
+def train(pictures: Path, out: Path) -> float:
+    """To the end; the seconds from the first progress bar on."""
     process = command(pictures, out)
-    _, written = process.communicate()
+    wait_for_progress(process)
+    started = time.perf_counter()
+    _, written = process.communicate()  # which is read, as a full pipe would stop it
     if process.returncode != 0:
         raise SystemExit(written)
+    return time.perf_counter() - started
 
 
-def killed(pictures: Path, out: Path) -> list[int]:
+def wait_for_progress(process: subprocess.Popen) -> None:
+    """Until pictures are read and the bar of the training is there."""
+    written = ""
+    while "training" not in written:
+        character = process.stderr.read(1) if process.stderr else ""
+        if not character:
+            raise SystemExit(written)
+        written += character
+
+
+def killed(pictures: Path, out: Path, longest: float) -> list[int]:
     """The step of the checkpoint that each death leaves, 0 before the first."""
     moments, steps = random.Random(0), []
     while len(steps) < KILLS:
         process = command(pictures, out)
-        assert process.stderr is not None
-        process.stderr.read(1)  # the first progress bar
-        time.sleep(moments.uniform(0.2, 12.0))
+        wait_for_progress(process)
+        time.sleep(moments.uniform(0, longest))
         process.kill()
-        process.stderr.close()
-        if process.wait() == 0:
-            raise SystemExit("training ended before it could be killed twenty times; give it more steps")
+        process.communicate()
+        if process.returncode == 0:
+            raise SystemExit(f"training ended before it was killed {KILLS} times; use a quieter machine")
         checkpoint = out / "training" / CHECKPOINT_NAME
         steps.append(load_tensors(checkpoint)[1]["step"] if checkpoint.exists() else 0)
     return steps
