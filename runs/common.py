@@ -72,6 +72,12 @@ def mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
+def ahead(found: list[float], other: list[float]) -> str:
+    """Mean difference over pictures, ± its standard error."""
+    gain = torch.tensor(found) - torch.tensor(other)
+    return f"{float(gain.mean()):+.2f} ± {float(gain.std()) / len(gain) ** 0.5:.2f}"
+
+
 def load(arguments: argparse.Namespace, count: int) -> dict[str, Images]:
     """Prior -> `count` pictures: the first garments, and 32 × 32 centres of evenly spaced photographs."""
     photos = load_pictures(arguments.photos)[:: 68 // count][:count]

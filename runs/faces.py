@@ -16,7 +16,7 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from common import add_line, heading, held_out, load_faces, mean, of_mean, of_path, read
+from common import add_line, ahead, heading, held_out, load_faces, mean, of_mean, of_path, read
 from torch import Tensor
 
 from aipo.baselines import Baseline, biharmonic, bm3d, lasso_wavelet
@@ -93,11 +93,9 @@ def _line(rows: list[dict], task: str, name: str, way: str) -> str:
         return [value for first in measured for value in by_way[of, first].get(key, [])]
 
     found, other = column(way, "psnr"), column("other", "psnr")
-    ahead = torch.tensor(found) - torch.tensor(other)
-    error = float(ahead.std()) / len(ahead) ** 0.5
     share = column(way, "inside")
     cells = [task, str(len(found)), name, f"{mean(other):.2f}", f"{mean(column('path', 'start')):.2f}", way]
-    cells += [f"{mean(found):.2f}", f"{float(ahead.mean()):+.2f} ± {error:.2f}"]
+    cells += [f"{mean(found):.2f}", ahead(found, other)]
     cells += [f"{mean(column(way, 'evaluations')):.0f}", f"{100 * mean(share):.1f} %" if share else ""]
     return "| " + " | ".join(cells) + " |"
 

@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from common import add_line, crop, heading, image_shape, inside, mean, read
+from common import add_line, ahead, crop, heading, image_shape, inside, mean, read
 from torch import Tensor
 
 from aipo.baselines import bm3d
@@ -79,15 +79,10 @@ def write(out: Path) -> None:
         start = mean([row["start"] for row in by_way["path"]])
         cells = [name, str(len(quality["BM3D"])), f"{mean(quality['BM3D']):.2f}", f"{start:.2f}"]
         for way in WAYS[1:]:
-            cells += [f"{mean(quality[way]):.2f}", _ahead(quality[way], quality["BM3D"])]
+            cells += [f"{mean(quality[way]):.2f}", ahead(quality[way], quality["BM3D"])]
         share = [row["inside"] for row in by_way["mean"] if "inside" in row]
         lines.append("| " + " | ".join([*cells, f"{100 * mean(share):.1f} %" if share else ""]) + " |")
     (out / "photos.md").write_text("\n".join(lines) + "\n")
-
-
-def _ahead(found: list[float], other: list[float]) -> str:
-    gain = torch.tensor(found) - torch.tensor(other)
-    return f"{float(gain.mean()):+.2f} ± {float(gain.std()) / len(gain) ** 0.5:.2f}"
 
 
 if __name__ == "__main__":

@@ -38,10 +38,6 @@ def test_equal_candidates_share_as_they_like():
     assert found.sum() == pytest.approx(1)
 
 
-def identity(shape):
-    return Identity(shape)
-
-
 def half_of_the_pixels(shape):
     return random_mask(shape, 0.5)
 
@@ -99,7 +95,7 @@ def test_mixing_the_measurement_with_nothing_is_wieners_shrinkage(ratio):
     assert risk == pytest.approx(sigma**2 * expected, rel=0.05)
 
 
-@pytest.mark.parametrize("measured", [identity, half_of_the_pixels])
+@pytest.mark.parametrize("measured", [Identity, half_of_the_pixels])
 def test_every_component_is_shrunk_as_much_as_it_is_noisy(measured):
     """Luminance and chrominance of different strength, left and right: four shrinkages of one picture."""
     generator, shape, sigma = torch.Generator().manual_seed(2), (3, 64, 64), 0.2
