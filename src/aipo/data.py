@@ -6,10 +6,15 @@ training that was never interrupted.
 
 import gzip
 import io
+import os
 import struct
 import tarfile
 import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +26,8 @@ from aipo.arrays import Images
 from aipo.errors import InputError
 from aipo.images import read_image
 
+# Batches that are prepared side by side: a GPU takes one every few milliseconds, a CPU one a second.
+PREPARED = max(1, min(8, (os.cpu_count() or 1) // 2))
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
 
@@ -136,3 +143,14 @@ def dequantize(pixels: Tensor, generator: torch.Generator) -> Images:
     """uint8 levels k to (k + u)/256 with u uniform in [0, 1), so that a density can be fitted."""
     noise = torch.rand(pixels.shape, generator=generator)
     return (pixels.float() + noise) / 256
+
+
+def ahead(make: Callable[[int], Tensor], start: int, stop: int) -> Iterator[Tensor]:
+    """make(start), …, make(stop − 1), a few of them being made while earlier ones are used."""
+    with ThreadPoolExecutor(PREPARED) as workers:
+        steps = iter(range(start, stop))
+        made = deque(workers.submit(make, step) for step in islice(steps, PREPARED))
+        while made:
+            batch = made.popleft().result()
+            made.extend(workers.submit(make, step) for step in islice(steps, 1))
+            yield batch

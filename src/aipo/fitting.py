@@ -110,7 +110,7 @@ def fit_prior(
         "command": origin.command,
         "training": asdict(options)
         | {"crop": training.crop, "flips": training.flips, "torch": torch.__version__},
-        "machine": platform.machine(),
+        "machine": _machine(device),
         "parameters": sum(parameter.numel() for parameter in flow.parameters()),
         "validation_bits_per_dim": round(bits_per_dim(flow, held_out), 4),
         "curve": _thinned(curve(out / "training")),
@@ -120,6 +120,10 @@ def fit_prior(
         prior.save(out)
         write_atomic(out / CARD_NAME, model_card(card).encode())
     return prior
+
+
+def _machine(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
 
 
 def _check_free(out: Path) -> None:

@@ -9,7 +9,7 @@ makes the same step one matrix at a time in bfloat16, which on a CPU without bfl
 than the gradient; here matrices of one size go together, in float32.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -37,19 +37,21 @@ class Muon(torch.optim.Optimizer):
             for weight in group["params"]:
                 alike.setdefault((len(weight), weight[0].numel()), []).append(weight)
             for (rows, columns), weights in alike.items():
-                steps = orthogonalised(torch.stack([self._averaged(weight) for weight in weights]))
+                averaged = [gradient.flatten(1) for gradient in self._averaged(weights)]
+                steps = orthogonalised(torch.stack(averaged))
                 length = group["lr"] * max(1.0, rows / columns) ** 0.5
-                for weight, step in zip(weights, steps, strict=True):
-                    weight.sub_(step.view_as(weight), alpha=length)
+                shaped = [step.view_as(weight) for step, weight in zip(steps, weights, strict=True)]
+                torch._foreach_sub_(weights, shaped, alpha=length)
 
-    def _averaged(self, weight: Tensor) -> Tensor:
-        """The gradient as a matrix, with Nesterov's momentum."""
-        assert weight.grad is not None
-        state = self.state[weight]
-        if not state:
-            state["momentum"] = torch.zeros_like(weight)
-        state["momentum"].lerp_(weight.grad, 1 - MOMENTUM)
-        return weight.grad.lerp(state["momentum"], MOMENTUM).flatten(1)
+    def _averaged(self, weights: list[Tensor]) -> Sequence[Tensor]:
+        """Their gradients, with Nesterov's momentum."""
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        for weight in weights:
+            if not self.state[weight]:
+                self.state[weight]["momentum"] = torch.zeros_like(weight)
+        momenta = [self.state[weight]["momentum"] for weight in weights]
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+        return torch._foreach_lerp(gradients, momenta, MOMENTUM)
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:

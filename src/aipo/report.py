@@ -1,6 +1,7 @@
 """What a command leaves behind: a table, summary.json, pictures side by side, and a plot of the path."""
 
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -52,8 +53,7 @@ def prepare_folder(out: str | Path) -> Path:
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / ".aipo-can-write", b"")
-        (folder / ".aipo-can-write").unlink()
+        tempfile.TemporaryFile(dir=folder).close()  # of no name, so several processes can try it at once
     except OSError as error:
         raise InputError(f"cannot write to {folder} ({error.strerror}); choose another --out") from error
     return folder

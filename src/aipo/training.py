@@ -7,19 +7,21 @@ energy of 10⁸ nats and more.
 
 import json
 import math
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from aipo.checkpoints import load_state, load_tensors, save_tensors, write_atomic
-from aipo.data import PictureData, dequantize
+from aipo.data import PictureData, ahead, dequantize
 from aipo.distributed import average_gradients, leads, meet, share
 from aipo.errors import CheckpointError, InputError
 from aipo.flows import Flow, Precision, check_precision
+from aipo.loss import Loss
 from aipo.muon import Muon
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
@@ -98,27 +100,29 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     flow.to(device)
-    average = torch.optim.swa_utils.AveragedModel(flow, multi_avg_fn=_moving_average(options.average))
+    average = deepcopy(flow)
     optimizers = _optimizers(flow, options)
     start = _resume(out, flow, average, optimizers, options)
     if start is None:
         start = 0
         flow.initialise(_batch(data, 0, options).to(device))
         _keep_metrics(out, 0)
-    bits = math.nan
-    steps = range(start, options.steps)
-    progress = tqdm(steps, initial=start, total=options.steps, desc="training", disable=not leads())
-    for step in progress:
-        loss = _step(flow, share(_batch(data, step, options)).to(device), optimizers, step, options)
-        average.update_parameters(flow)
+    bits, derive = math.nan, Loss(flow, options.precision)
+    batches = ahead(lambda step: _ready(share(_batch(data, step, options)), device), start, options.steps)
+    progress = tqdm(batches, initial=start, total=options.steps, desc="training", disable=not leads())
+    for step, batch in enumerate(progress, start):
+        loss = derive(batch.to(device, non_blocking=True))
+        _step(flow, optimizers, step, options)
+        _follow(average, flow, step, options.average)
         due = (step + 1) % options.validate_every == 0 or step + 1 == options.steps
         if due and leads():
-            bits = bits_per_dim(average.module, validation.to(device))
-            _record(out, {"step": step + 1, "loss": loss, "validation_bits_per_dim": bits})
+            bits = bits_per_dim(average, validation.to(device))
+            row = {"step": step + 1, "loss": loss.item(), "validation_bits_per_dim": bits}
+            _record(out, row)
             _checkpoint(out, step + 1, flow, average, optimizers, options)
-            progress.set_postfix(loss=f"{loss:.3f}", bits=f"{bits:.3f}")
+            progress.set_postfix(loss=f"{row['loss']:.3f}", bits=f"{bits:.3f}")
     meet()
-    flow.load_state_dict(average.module.state_dict())
+    flow.load_state_dict(average.state_dict())
     return bits_per_dim(flow, validation.to(device)) if math.isnan(bits) else bits
 
 
@@ -126,8 +130,7 @@ def begin(flow: Flow, out: Path, options: TrainingOptions) -> None:
     """Let a training in `out` that has not begun start from the weights of this flow, as they are."""
     if leads() and not (out / CHECKPOINT_NAME).exists():
         out.mkdir(parents=True, exist_ok=True)
-        average = torch.optim.swa_utils.AveragedModel(flow)
-        _checkpoint(out, 0, flow, average, _optimizers(flow, options), options)
+        _checkpoint(out, 0, flow, deepcopy(flow), _optimizers(flow, options), options)
     meet()
 
 
@@ -141,14 +144,11 @@ def _optimizers(flow: Flow, options: TrainingOptions) -> Optimizers:
     return {**optimizers, "muon": Muon(weights, lr=0.0)} if weights else optimizers
 
 
-def _moving_average(decay: float):
-    """Exponential moving average whose decay at step k is min(decay, (1 + k)/(10 + k))."""
-
-    def update(averages: Any, parameters: Any, count: Tensor | int) -> None:
-        k = int(count)
-        torch._foreach_lerp_(averages, parameters, 1 - min(decay, (1 + k) / (10 + k)))
-
-    return update
+@torch.no_grad()
+def _follow(average: Flow, flow: Flow, step: int, decay: float) -> None:
+    """Exponential moving average of the weights; its decay at step k is min(decay, (1 + k)/(10 + k))."""
+    decay = min(decay, (1 + step) / (10 + step)) if step > 0 else 0.0
+    torch._foreach_lerp_(list(average.parameters()), list(flow.parameters()), 1 - decay)
 
 
 def _batch(data: PictureData, step: int, options: TrainingOptions) -> Tensor:
@@ -162,22 +162,26 @@ def _batch(data: PictureData, step: int, options: TrainingOptions) -> Tensor:
     return x
 
 
-def _step(flow: Flow, x: Tensor, optimizers: Optimizers, step: int, options: TrainingOptions) -> float:
+def _ready(batch: Tensor, device: str) -> Tensor:
+    """For a GPU in memory that it reads by itself, while the host goes on."""
+    return batch.pin_memory() if device.startswith("cuda") else batch
+
+
+def _step(flow: Flow, optimizers: Optimizers, step: int, options: TrainingOptions) -> None:
+    """One step of every optimiser along the gradient at hand. Waits for no value, so a GPU never waits."""
     warm = min(1.0, (step + 1) / options.warmup)
     cosine = 0.5 * (1 + math.cos(math.pi * step / options.steps))
     for name, optimizer in optimizers.items():
         for group in optimizer.param_groups:
             group["lr"] = RATES[name] * options.learning_rate * warm * cosine
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
-        loss = -flow.log_prob(x).mean() / x[0].numel()
-    flow.zero_grad()
-    loss.backward()
     average_gradients(flow)
     norm = nn.utils.clip_grad_norm_(flow.parameters(), options.clip)
-    if torch.isfinite(norm):  # one bad batch must not destroy the weights
-        for optimizer in optimizers.values():
-            optimizer.step()
-    return loss.item()
+    bad = ~torch.isfinite(norm)
+    for parameter in flow.parameters():  # one bad batch must not destroy the weights
+        assert parameter.grad is not None
+        parameter.grad.masked_fill_(bad, 0.0)
+    for optimizer in optimizers.values():
+        optimizer.step()
 
 
 @torch.no_grad()

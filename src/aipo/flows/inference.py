@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -142,16 +142,33 @@ class Direction:
     exact: Callable[[Tensor], tuple[Tensor, PerImage]]
 
 
-class Evaluate(torch.autograd.Function):
-    """`apply(h, direction, stored)` -> result and log-determinant, with a derivative by hand.
+class Recorded(Protocol):
+    """An evaluation that a GPU has by heart, for arguments of one shape."""
 
-    `stored`: keep the records, or find them again by walking back from the result.
+    turn: int
+
+    def evaluate(self, h: Tensor) -> tuple[Tensor, PerImage]: ...
+    def pull(self, g: Tensor, logdet: PerImage) -> Tensor: ...
+
+
+class Evaluate(torch.autograd.Function):
+    """`apply(h, direction, stored, recorded)` -> result and log-determinant, with a derivative by hand.
+
+    `stored`: keep the records, or find them again by walking back from the result. `recorded`: the same on
+    a GPU as a graph, or None; it keeps the records of its latest evaluation.
     """
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, direction: Direction, stored: bool) -> tuple[Tensor, PerImage]:
-        ctx.direction, ctx.tape = direction, [] if stored else None
-        result, logdet = finish(direction.there(h), ctx.tape)
+    def forward(
+        ctx: Any, h: Tensor, direction: Direction, stored: bool, recorded: "Recorded | None"
+    ) -> tuple[Tensor, PerImage]:
+        ctx.direction, ctx.recorded = direction, recorded
+        ctx.tape = [] if stored and recorded is None else None
+        if recorded is None:
+            result, logdet = finish(direction.there(h), ctx.tape)
+        else:
+            result, logdet = recorded.evaluate(h)
+            ctx.turn = recorded.turn
         ctx.save_for_backward(h, result)
         return result, logdet
 
@@ -161,8 +178,10 @@ class Evaluate(torch.autograd.Function):
         direction: Direction = ctx.direction
         if torch.is_grad_enabled():  # create_graph: this derivative will be differentiated
             gradient = torch.autograd.grad(direction.exact(h), h, cotangents, create_graph=True)[0]
-            return gradient, None, None
-        records = records_of(direction.back(result)) if ctx.tape is None else reversed(ctx.tape)
+            return gradient, None, None, None
         g, logdet = cotangents
+        if ctx.recorded is not None and ctx.recorded.turn == ctx.turn:
+            return ctx.recorded.pull(g, logdet), None, None, None
+        records = records_of(direction.back(result)) if ctx.tape is None else reversed(ctx.tape)
         with single_precision():
-            return direction.pull(g, logdet, records), None, None
+            return direction.pull(g, logdet, records), None, None, None

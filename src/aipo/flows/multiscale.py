@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from aipo.arrays import Images, PerImage
 from aipo.flows.flow import Flow, Precision, check_precision
 from aipo.flows.frozen import Mix, Record, Step
+from aipo.flows.graphs import Evaluations
 from aipo.flows.inference import Direction, Evaluate, Scale, finish
 from aipo.flows.layers import ConditionalBase, GaussianBase, Invertible
 
@@ -123,6 +124,7 @@ class FrozenFlow(Flow):
             zeros = next(self.source.parameters()).new_zeros(1, *smallest)
             h, _ = finish(self._scale.forward(zeros), tape)
         self._bytes_per_entry = _bytes(tape) / h.numel()
+        self._recorded = Evaluations()
 
     def forward(self, x: Images) -> tuple[Tensor, PerImage]:
         def exact(h: Tensor) -> tuple[Tensor, PerImage]:
@@ -130,7 +132,7 @@ class FrozenFlow(Flow):
 
         scale = self._scale
         there = Direction(scale.forward, scale.inverse, scale.pull, exact)
-        return self._evaluate(self._checked(x) - 0.5, there)
+        return self._evaluate(self._checked(x) - 0.5, "forward", there)
 
     def inverse_and_logdet(self, z: Tensor) -> tuple[Images, PerImage]:
         def exact(z: Tensor) -> tuple[Tensor, PerImage]:
@@ -139,13 +141,15 @@ class FrozenFlow(Flow):
 
         scale = self._scale
         back = Direction(scale.inverse, scale.forward, scale.pull_inverse, exact)
-        h, logdet = self._evaluate(self._checked(z), back)
+        h, logdet = self._evaluate(self._checked(z), "inverse", back)
         return h + 0.5, logdet
 
-    def _evaluate(self, h: Tensor, direction: Direction) -> tuple[Tensor, PerImage]:
+    def _evaluate(self, h: Tensor, name: str, direction: Direction) -> tuple[Tensor, PerImage]:
+        size = h.numel() * self._bytes_per_entry
+        recorded = self._recorded.of(h, name, direction, size) if size <= self.memory else None
         if not (torch.is_grad_enabled() and h.requires_grad):
-            return finish(direction.there(h))
-        return Evaluate.apply(h, direction, h.numel() * self._bytes_per_entry <= self.memory)
+            return finish(direction.there(h)) if recorded is None else recorded.evaluate(h)
+        return Evaluate.apply(h, direction, size <= self.memory, recorded)
 
     def _apply(self, fn, recurse: bool = True):
         super()._apply(fn, recurse)

@@ -1,0 +1,42 @@
+"""The loss of a training batch and its gradient."""
+
+import torch
+from torch import Tensor
+
+from aipo.flows import Flow, Precision
+from aipo.flows.graphs import capture
+
+
+class Loss:
+    """−log p per dimension, the mean over a batch; every call leaves its gradient in the flow's parameters.
+
+    On a GPU the first batch's is recorded and then replayed, so all batches have one shape and nobody else
+    sets these gradients to None.
+
+    Args:
+        flow: the one that is trained.
+        precision: of the coupling networks.
+    """
+
+    def __init__(self, flow: Flow, precision: Precision):
+        self._flow, self._precision = flow, precision
+        self._recorded = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The loss, a tensor without dimensions."""
+        if x.device.type != "cuda":
+            return self._derived(x)
+        if self._recorded is None:
+            self._batch = x.clone()
+            self._recorded = capture(lambda: self._derived(self._batch))
+        graph, loss = self._recorded
+        self._batch.copy_(x)
+        graph.replay()
+        return loss.clone()
+
+    def _derived(self, x: Tensor) -> Tensor:
+        self._flow.zero_grad()
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
+            loss = -self._flow.log_prob(x).mean() / x[0].numel()
+        loss.backward()
+        return loss.detach()
