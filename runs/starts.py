@@ -48,11 +48,11 @@ def main() -> None:
         prior = load_prior(name)
         for task, likelihood in tasks(pictures).items():
             if (name, task) not in done:
-                judge(name, task, compare(likelihood, prior), pictures, file)
+                record(name, task, compare(likelihood, prior), pictures, file)
     write(read(file), file.with_suffix(".md"))
 
 
-def judge(name: str, task: str, ends: dict[str, dict[str, State]], pictures: Images, file: Path) -> None:
+def record(name: str, task: str, ends: dict[str, dict[str, State]], pictures: Images, file: Path) -> None:
     for method, of_starts in ends.items():
         row = {"prior": name, "task": task, "method": method, **figures(of_starts, pictures)}
         shown = {start: f"{mean(values):.2f}" for start, values in row["psnr"].items()}

@@ -16,7 +16,6 @@ estimates of the risk); Blu & Luisier 2007, The SURE-LET approach (linear expans
 """
 
 from collections.abc import Sequence
-from itertools import product
 
 import numpy as np
 import torch
@@ -55,20 +54,35 @@ def sure_shares(sure: Sure, pictures: Sequence[Images], usable: Tensor, where: T
     operator, count = sure.likelihood.operator, usable.shape[1]
     hues, where = colours(operator), where.to(pictures[0]).expand(count, -1, -1, -1)
     maps = [sure.residual_and_response(x) for x in pictures]
+    borrowed = BORROWED / operator.measurements
     found = torch.zeros(*usable.shape, hues, where.shape[1]).to(pictures[0])
-    for image, hue in product(range(count), range(hues)):
+    for image in range(count):
         kept = usable[:, image].nonzero().squeeze(1)
         own = torch.stack([torch.stack(maps[int(k)])[:, image] for k in kept], 1)
-        residuals, responses = (of_colour(_in_place(operator, part), hue, hues) for part in own)
-        probe = of_colour(_in_place(operator, sure.stein.probe[image : image + 1]), hue, hues)
-        risks = [_risk(residuals, responses, probe, near) for near in where[image]]
-        grams, excesses = (np.stack(part) for part in zip(*risks, strict=True))
-        borrowed = BORROWED / operator.measurements
-        for place in range(len(risks)):
-            gram = grams[place] + borrowed * grams.sum(0)
-            part = lowest_on_simplex(gram, excesses[place] + borrowed * excesses.sum(0))
-            found[kept, image, hue, place] = torch.from_numpy(part).to(found)
+        residuals, responses = (_in_place(operator, part) for part in own)
+        probe = _in_place(operator, sure.stein.probe[image : image + 1])
+        for hue in range(hues):
+            r, j, b = (of_colour(values, hue, hues) for values in (residuals, responses, probe))
+            found[kept, image, hue] = _lowest(r, j, b, where[image], borrowed).to(found)
     return found
+
+
+def _lowest(residuals: Tensor, responses: Tensor, probe: Tensor, where: Tensor, borrowed: float) -> Tensor:
+    """Shares of lowest risk of K maps in each of P places, (K, P).
+
+    Args:
+        residuals, responses: of each map, (K, C, H, W).
+        probe: (1, C, H, W).
+        where: (P, H, W).
+        borrowed: part of the whole picture's risk that each place's has besides its own.
+    """
+    risks = [_risk(residuals, responses, probe, near) for near in where]
+    grams, excesses = (np.stack(part) for part in zip(*risks, strict=True))
+    parts = [
+        lowest_on_simplex(gram + borrowed * grams.sum(0), excess + borrowed * excesses.sum(0))
+        for gram, excess in zip(grams, excesses, strict=True)
+    ]
+    return torch.from_numpy(np.stack(parts, 1))
 
 
 def _in_place(operator: Operator, values: Measurements) -> Tensor:
