@@ -17,7 +17,7 @@ from pathlib import Path
 
 import common
 import torch
-from common import add_line, heading, image_shape, load, load_faces, mean, of_mean, of_path, read, settings
+from common import add_line, ahead, heading, image_shape, load, load_faces, mean, of_mean, of_path, read, settings
 from torch import Tensor
 
 from aipo.likelihoods import Gaussian, measure
@@ -102,7 +102,6 @@ def _gradient_line(row: dict) -> str:
 
 def _restored_line(row: dict) -> str:
     exact, rounded = (row[precision] for precision in PRECISIONS)
-    change = torch.tensor(rounded["psnr"]) - torch.tensor(exact["psnr"])
     cells = [
         row["prior"],
         row["task"],
@@ -110,7 +109,7 @@ def _restored_line(row: dict) -> str:
         f"{mean(exact['psnr']):.2f}",
         f"{mean(rounded['psnr']):.2f}",
     ]
-    cells += [f"{float(change.mean()):+.3f} ± {float(change.std()) / len(change) ** 0.5:.3f}"]
+    cells += [ahead(rounded["psnr"], exact["psnr"])]
     cells += [f"{exact['seconds'] / rounded['seconds']:.2f}"]
     cells += [f"{100 * mean(of['inside']):.1f} %" if "inside" in of else "" for of in (exact, rounded)]
     return "| " + " | ".join(cells) + " |"

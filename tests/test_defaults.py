@@ -5,9 +5,9 @@ import torch
 from closed_form import gaussian_prior
 
 from aipo import load_prior
-from aipo.defaults import automatic, direct, residual_tells
+from aipo.defaults import AUTOMATIC_NOISY, automatic, direct, for_mixtures, residual_tells
 from aipo.lbfgs import LBFGS
-from aipo.likelihoods import measure
+from aipo.likelihoods import Gaussian, Laplace, measure
 from aipo.operators import (
     Blur,
     Composition,
@@ -116,3 +116,31 @@ def test_the_residual_tells_of_entries_and_blurs_alone():
         GaussianSensing(shape, 9),
     ):
         assert not residual_tells(operator)
+
+
+def test_only_noisy_photographs_are_mixed_along_other_weights():
+    photos, faces = load_prior("photos"), load_prior("faces64")
+    shape = (3, 64, 64)
+    operator, y, hole = Identity(shape), torch.full((2, *shape), 0.5), block_mask(shape, 19)
+    noisy = Gaussian(operator, y, 0.1)
+    assert for_mixtures(noisy, photos) == AUTOMATIC_NOISY and AUTOMATIC_NOISY.falls
+    others = [
+        (noisy, faces),
+        (Laplace(operator, y, 0.1), photos),
+        (Gaussian(hole, hole(y), 0.1), photos),
+    ]
+    for likelihood, prior in others:
+        assert for_mixtures(likelihood, prior) == automatic(likelihood.operator, prior)
+
+
+def test_a_noisy_photograph_is_mixed_from_states_that_are_no_minima():
+    prior = load_prior("photos")
+    x = prior.sample(2, (16, 16)).clamp(0, 1)
+    likelihood = measure(Identity((3, 16, 16)), x, 0.1, torch.Generator().manual_seed(0))
+    found = reconstruct(likelihood, prior)
+    assert found.criterion == "sure" and found.shares.shape[2:] == (2, 3)
+    assert [float(state.weight[0]) for state in found.path] == [2.0, 1.0, 0.5, 0.25]
+    # Whoever fixes λ asks for a minimum, and one state is chosen best among minima.
+    for weight, criterion in (("sure", "sure"), (1.0, "fixed")):
+        other = reconstruct(likelihood, prior, weight)
+        assert other.criterion == criterion and other.path[1].weight[0] > other.path[0].weight[0]

@@ -10,7 +10,7 @@ from torch import Tensor
 from aipo.arrays import Images, PerImage
 from aipo.blending import mixture, near_shares, sure_shares
 from aipo.components import EVERYWHERE, entrywise, places
-from aipo.defaults import automatic, residual_tells
+from aipo.defaults import automatic, for_mixtures, residual_tells
 from aipo.errors import InputError, Status
 from aipo.final_steps import exact_form, final_steps, last_accepted
 from aipo.following import PATIENCE, PathWatch, followed, problem_of, reconstruction, select, trace
@@ -48,16 +48,19 @@ def reconstruct(
             Gaussian so that SURE is lowest, and elsewhere the state of the discrepancy principle, in equal
             parts with those of smaller λ, down to a quarter of its own. "sure" is PURE where noise is of
             photons.
-        options: how the path is followed, by default `automatic(operator, prior)`. With a fixed λ it
-            ends there. The other criteria follow the path once where SURE follows it twice, so they may
-            spend twice the evaluations at each weight; the L-curve takes the whole path.
+        options: how the path is followed, by default `automatic(operator, prior)`, or for "auto"
+            `for_mixtures(likelihood, prior)`. With a fixed λ it ends there. The other criteria follow the
+            path once where SURE follows it twice, so they may spend twice the evaluations at each weight;
+            the L-curve takes the whole path.
         watch: called with every state of a path and every draw of a chain, for progress bars.
         chain: how the chain of "mean" is run, by default `LangevinOptions()`.
 
     Raises:
         InputError: a weight that is none of these.
     """
-    options = options or automatic(likelihood.operator, prior)
+    if options is None:
+        mixed = weight == "auto"
+        options = for_mixtures(likelihood, prior) if mixed else automatic(likelihood.operator, prior)
     if weight == "mean":
         found = _mean(likelihood, prior, chain, watch)
     else:
