@@ -17,7 +17,19 @@ from pathlib import Path
 
 import common
 import torch
-from common import add_line, ahead, heading, image_shape, load, load_faces, mean, of_mean, of_path, read, settings
+from common import (
+    add_line,
+    ahead,
+    heading,
+    image_shape,
+    load,
+    load_faces,
+    mean,
+    of_mean,
+    of_path,
+    read,
+    settings,
+)
 from torch import Tensor
 
 from aipo.likelihoods import Gaussian, measure
