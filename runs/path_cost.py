@@ -42,7 +42,7 @@ def main() -> None:
 
 def compare(likelihood: Gaussian, prior: FlowPrior, pictures: Images) -> dict[str, Any]:
     found = reconstruct(likelihood, prior)
-    states = found.path[1:]  # λ = 0 is no weight to solve at
+    states = [state for state in found.path if bool((state.weight > 0).all())]
     best = torch.stack([psnr(state.x, pictures) for state in states]).argmax(0)
     weights = torch.stack([state.weight for state in states])[best, torch.arange(len(best))]
     oracle = geometric_mean(weights.tolist())

@@ -6,6 +6,7 @@ pictures before the next operation of the host arrives.
 
 from collections import OrderedDict
 from collections.abc import Callable
+from threading import Lock
 from typing import Any
 
 import torch
@@ -50,7 +51,7 @@ class Evaluation:
 
     @torch.no_grad()
     def __init__(self, like: Tensor, direction: Direction):
-        self.turn = 0  # the derivative is that of the latest evaluation
+        self._turn, self._lock = 0, Lock()
         self._argument = like.detach().clone()
         tape = []
 
@@ -66,20 +67,24 @@ class Evaluation:
         self._cotangents = tuple(torch.zeros_like(result) for result in self._results)
         self._pull, self._gradient = capture(pull, after=self._there)
 
-    def evaluate(self, h: Tensor) -> tuple[Tensor, PerImage]:
-        """The walk's result and log-determinant."""
-        self._argument.copy_(h)
-        self._there.replay()
-        self.turn += 1
-        result, logdet = self._results
-        return result.clone(), logdet.clone()
+    def evaluate(self, h: Tensor) -> tuple[Tensor, PerImage, int]:
+        """The walk's result and log-determinant, and which evaluation this was."""
+        with self._lock:
+            self._argument.copy_(h)
+            self._there.replay()
+            self._turn += 1
+            result, logdet = self._results
+            return result.clone(), logdet.clone(), self._turn
 
-    def pull(self, g: Tensor, logdet: PerImage) -> Tensor:
-        """Cotangents of what `evaluate` gave last to that of its argument."""
-        for mine, given in zip(self._cotangents, (g, logdet), strict=True):
-            mine.copy_(given)
-        self._pull.replay()
-        return self._gradient.clone()
+    def pull(self, turn: int, g: Tensor, logdet: PerImage) -> Tensor | None:
+        """Cotangents of what that evaluation gave to that of its argument; None if there was a later one."""
+        with self._lock:
+            if turn != self._turn:
+                return None
+            for mine, given in zip(self._cotangents, (g, logdet), strict=True):
+                mine.copy_(given)
+            self._pull.replay()
+            return self._gradient.clone()
 
 
 class Evaluations:

@@ -145,10 +145,13 @@ class Direction:
 class Recorded(Protocol):
     """An evaluation that a GPU has by heart, for arguments of one shape."""
 
-    turn: int
+    def evaluate(self, h: Tensor) -> tuple[Tensor, PerImage, int]:
+        """Result, log-determinant, and which evaluation this was."""
+        ...
 
-    def evaluate(self, h: Tensor) -> tuple[Tensor, PerImage]: ...
-    def pull(self, g: Tensor, logdet: PerImage) -> Tensor: ...
+    def pull(self, turn: int, g: Tensor, logdet: PerImage) -> Tensor | None:
+        """The derivative of that evaluation; None once there was a later one."""
+        ...
 
 
 class Evaluate(torch.autograd.Function):
@@ -167,8 +170,7 @@ class Evaluate(torch.autograd.Function):
         if recorded is None:
             result, logdet = finish(direction.there(h), ctx.tape)
         else:
-            result, logdet = recorded.evaluate(h)
-            ctx.turn = recorded.turn
+            result, logdet, ctx.turn = recorded.evaluate(h)
         ctx.save_for_backward(h, result)
         return result, logdet
 
@@ -180,8 +182,10 @@ class Evaluate(torch.autograd.Function):
             gradient = torch.autograd.grad(direction.exact(h), h, cotangents, create_graph=True)[0]
             return gradient, None, None, None
         g, logdet = cotangents
-        if ctx.recorded is not None and ctx.recorded.turn == ctx.turn:
-            return ctx.recorded.pull(g, logdet), None, None, None
+        if ctx.recorded is not None:
+            gradient = ctx.recorded.pull(ctx.turn, g, logdet)
+            if gradient is not None:
+                return gradient, None, None, None
         records = records_of(direction.back(result)) if ctx.tape is None else reversed(ctx.tape)
         with single_precision():
             return direction.pull(g, logdet, records), None, None, None

@@ -148,7 +148,7 @@ class FrozenFlow(Flow):
         size = h.numel() * self._bytes_per_entry
         recorded = self._recorded.of(h, name, direction, size) if size <= self.memory else None
         if not (torch.is_grad_enabled() and h.requires_grad):
-            return finish(direction.there(h)) if recorded is None else recorded.evaluate(h)
+            return finish(direction.there(h)) if recorded is None else recorded.evaluate(h)[:2]
         return Evaluate.apply(h, direction, size <= self.memory, recorded)
 
     def _apply(self, fn, recurse: bool = True):
