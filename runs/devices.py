@@ -5,7 +5,7 @@
 Once on each machine, with the same --out; the page has the cells that two devices have. Six pictures per
 prior and the three tasks of cost.py with everything by default, measured on the CPU. PSNR in dB; "median" and
 "largest" are of the six differences' sizes (gate: 0.05 at most). "Seconds" are of all six at once, recordings
-of CUDA graphs included; the CPU's are of one thread beside other jobs.
+of CUDA graphs included; the CPU's are of one thread.
 """
 
 import statistics

@@ -53,7 +53,10 @@ def frozen(family: str, device: str):
     kept: dict[Any, Evaluation] = {}
 
     def of(self: Evaluations, h: Tensor, name: str, direction: Any, size: float) -> Evaluation:
-        return kept.setdefault((name, h.shape), Evaluation(h, direction))
+        key = (name, h.shape)
+        if key not in kept:
+            kept[key] = Evaluation(h, direction)
+        return kept[key]
 
     recorded._recorded = type("Always", (Evaluations,), {"of": of})()
     return plain, recorded

@@ -194,6 +194,8 @@ def test_on_another_device(weight, side):
         found = [tensor.to("cpu") for tensor in (there.image, there.objective)]
     here = reconstruct(likelihood, prior_of("bfloat16", side), weight, OPTIONS)
     assert relative(found[0], here.image) < 1e-2
+    if weight != "auto":  # shares carry single entries of a mixture further
+        assert torch.allclose(found[0], here.image, atol=1e-2)
     assert torch.allclose(found[1], here.objective, rtol=0.02)
 
 

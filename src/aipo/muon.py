@@ -45,8 +45,10 @@ class Muon(torch.optim.Optimizer):
 
     def _averaged(self, weights: list[Tensor]) -> Sequence[Tensor]:
         """Their gradients, with Nesterov's momentum."""
-        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        gradients = []
         for weight in weights:
+            assert weight.grad is not None
+            gradients.append(weight.grad)
             if not self.state[weight]:
                 self.state[weight]["momentum"] = torch.zeros_like(weight)
         momenta = [self.state[weight]["momentum"] for weight in weights]

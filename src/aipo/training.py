@@ -178,8 +178,8 @@ def _step(flow: Flow, optimizers: Optimizers, step: int, options: TrainingOption
     norm = nn.utils.clip_grad_norm_(flow.parameters(), options.clip)
     bad = ~torch.isfinite(norm)
     for parameter in flow.parameters():  # one bad batch must not destroy the weights
-        assert parameter.grad is not None
-        parameter.grad.masked_fill_(bad, 0.0)
+        if parameter.grad is not None:
+            parameter.grad.masked_fill_(bad, 0.0)
     for optimizer in optimizers.values():
         optimizer.step()
 
