@@ -21,12 +21,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import common
+import conventional
 import numpy as np
 import torch
 from common import add_line, heading, image_shape, load, read
 from torch import Tensor
 
-from aipo import conventional
 from aipo.defaults import direct
 from aipo.following import trace
 from aipo.lbfgs import LBFGS

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 from common import add_line, ahead, heading, held_out, load_faces, mean, of_mean, of_path, read
+from rivals import Baseline, biharmonic, bm3d, lasso_wavelet
 from torch import Tensor
 
-from aipo.baselines import Baseline, biharmonic, bm3d, lasso_wavelet
 from aipo.likelihoods import measure
 from aipo.metrics import psnr
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask, block_mask

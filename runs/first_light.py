@@ -22,10 +22,10 @@ from pathlib import Path
 
 import common
 import numpy as np
+import rivals
 import torch
 from common import add_line, crop, heading, image_shape, to_image
 
-from aipo import baselines
 from aipo.arrays import Images
 from aipo.data import load_pictures
 from aipo.defaults import automatic
@@ -112,9 +112,9 @@ def run(case: Case, file: Path) -> None:
     sigma, y, operator = float(case.likelihood.sigma[0]), case.likelihood.y, case.likelihood.operator.linear
     if isinstance(operator, Identity) and PLAIN_TV not in names:
         record(
-            case, file, PLAIN_TV, lambda: from_baseline(baselines.plain_total_variation(y, sigma, case.truth))
+            case, file, PLAIN_TV, lambda: from_baseline(rivals.plain_total_variation(y, sigma, case.truth))
         )
-    for name, method in (("TV", baselines.total_variation), ("BM3D", baselines.bm3d)):
+    for name, method in (("TV", rivals.total_variation), ("BM3D", rivals.bm3d)):
         if name not in names:
             record(
                 case, file, name, lambda method=method: from_baseline(method(operator, y, sigma, case.truth))
@@ -168,7 +168,7 @@ def from_result(result: Reconstruction) -> tuple[Images, dict]:
     }
 
 
-def from_baseline(baseline: baselines.Baseline) -> tuple[Images, dict]:
+def from_baseline(baseline: rivals.Baseline) -> tuple[Images, dict]:
     return baseline.image, {"weight": baseline.weight}
 
 

@@ -21,12 +21,12 @@ from math import isnan
 from pathlib import Path
 
 import common
+import conventional
 import torch
 from common import add_line, heading, load, mean, read
 from cost import COUNT, tasks
 from torch import Tensor
 
-from aipo import conventional
 from aipo.arrays import Images
 from aipo.lbfgs import LBFGS
 from aipo.likelihoods import Gaussian

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 from common import add_line, ahead, crop, heading, image_shape, inside, mean, read
+from rivals import bm3d
 from torch import Tensor
 
-from aipo.baselines import bm3d
 from aipo.data import load_pictures
 from aipo.likelihoods import Gaussian, measure
 from aipo.metrics import psnr

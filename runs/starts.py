@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import common
+import conventional
 import torch
 from common import add_line, heading, load, mean, read
 from cost import COUNT, tasks
 
-from aipo import conventional
 from aipo.arrays import Images
 from aipo.defaults import automatic
 from aipo.lbfgs import LBFGS

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import torch
 from common import add_line, heading, held_out, load_faces, mean, of_mean, of_path, read
+from rivals import Baseline, bm3d, total_variation
 from torch import Tensor
 
 from aipo import likelihoods as noise
 from aipo import operators as op
 from aipo.arrays import expand
-from aipo.baselines import Baseline, bm3d, total_variation
 from aipo.likelihoods import Likelihood
 from aipo.metrics import psnr
 from aipo.priors import load_prior

@@ -1,10 +1,10 @@
 """Conventional methods: their gradients, that coordinates do not change the objective, and their starts."""
 
+import conventional
 import pytest
 import torch
 from test_objective import flow_problem
 
-from aipo import conventional
 from aipo.lbfgs import LBFGS
 from aipo.operators import GaussianSensing, Identity, Mask
 from aipo.path import Trace

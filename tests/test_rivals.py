@@ -3,13 +3,10 @@ from functools import partial
 
 import numpy as np
 import pytest
+import rivals
 import skimage.data
 import torch
-from skimage.transform import resize
-from torch import Tensor
-
-from aipo import baselines
-from aipo.baselines import (
+from rivals import (
     Baseline,
     biharmonic,
     biharmonic_filling,
@@ -20,6 +17,9 @@ from aipo.baselines import (
     plug_and_play,
     total_variation,
 )
+from skimage.transform import resize
+from torch import Tensor
+
 from aipo.errors import InputError
 from aipo.metrics import psnr
 from aipo.operators import Blur, GaussianSensing, Identity, LinearOperator, Mask
@@ -80,10 +80,10 @@ def test_data_proximal_equals_dense_solve(operator: LinearOperator, rho: float):
 def test_plug_and_play_reaches_the_total_variation_denoiser():
     """For A = I the ADMM's limit is the proximal map itself, at weight = rho · strength."""
     y = measure(Identity((3, 24, 24)), colour(24), 0.1)
-    denoise = partial(baselines._tv_denoise, steps=100)
+    denoise = partial(rivals._tv_denoise, steps=100)
     start = torch.zeros_like(y)
     *_, last = plug_and_play(Identity((3, 24, 24)), y, denoise, start, [0.05] * 30, rho=1.6)
-    direct = baselines._tv_denoise(y[0].permute(1, 2, 0).double().numpy(), 0.08, steps=500)
+    direct = rivals._tv_denoise(y[0].permute(1, 2, 0).double().numpy(), 0.08, steps=500)
     np.testing.assert_allclose(last[0].permute(1, 2, 0).numpy(), direct, atol=5e-3)
 
 
@@ -125,9 +125,9 @@ def test_total_variation_is_converged(monkeypatch: pytest.MonkeyPatch):
     picture = colour(32)
     operator = hole(32, 3)
     y = measure(operator, picture, SIGMA)
-    usual = psnr(baselines._tv_restoration(operator, y, SIGMA / 2), picture)
-    monkeypatch.setattr(baselines, "_TV_STEPS", 3 * baselines._TV_STEPS)
-    assert abs(psnr(baselines._tv_restoration(operator, y, SIGMA / 2), picture) - usual) < 0.05
+    usual = psnr(rivals._tv_restoration(operator, y, SIGMA / 2), picture)
+    monkeypatch.setattr(rivals, "_TV_STEPS", 3 * rivals._TV_STEPS)
+    assert abs(psnr(rivals._tv_restoration(operator, y, SIGMA / 2), picture) - usual) < 0.05
 
 
 def test_weight_beats_its_neighbours():
@@ -136,7 +136,7 @@ def test_weight_beats_its_neighbours():
     y = measure(operator, picture, 0.1)
     best = total_variation(operator, y, 0.1, picture)
     for factor in (0.5, 0.7, 1.4, 2.0):
-        neighbour = baselines._tv_restoration(operator, y, factor * best.weight)
+        neighbour = rivals._tv_restoration(operator, y, factor * best.weight)
         assert psnr(neighbour, picture) < psnr(best.image, picture)
 
 
@@ -174,7 +174,7 @@ def test_bm3d_denoises(picture: Tensor):
 def test_bm3d_fills_and_senses(operator: LinearOperator, monkeypatch: pytest.MonkeyPatch):
     """With a short schedule, to keep the test fast."""
     pytest.importorskip("bm3d", reason="the optional package bm3d is not installed")
-    monkeypatch.setattr(baselines, "_bm3d_strengths", lambda *_: [0.2, 0.1, 0.05, 0.03])
+    monkeypatch.setattr(rivals, "_bm3d_strengths", lambda *_: [0.2, 0.1, 0.05, 0.03])
     picture = grey(24)
     y = measure(operator, picture, 0.02)
     before = psnr(operator.pseudoinverse(y), picture)
@@ -208,6 +208,6 @@ def test_the_limit_of_wavelet_shrinkage_is_the_lasso():
     """For A = I the minimiser is one soft threshold; weight = rho · strength."""
     operator, y = Identity((1, 32, 32)), measure(Identity((1, 32, 32)), grey(32), 0.1)
     strengths = [0.1] * 60
-    *_, last = plug_and_play(operator, y, baselines._shrink_wavelets, torch.zeros_like(y), strengths, rho=1.5)
-    direct = baselines._shrink_wavelets(y[0].permute(1, 2, 0).double().numpy(), 0.15)
+    *_, last = plug_and_play(operator, y, rivals._shrink_wavelets, torch.zeros_like(y), strengths, rho=1.5)
+    direct = rivals._shrink_wavelets(y[0].permute(1, 2, 0).double().numpy(), 0.15)
     np.testing.assert_allclose(last[0].permute(1, 2, 0).numpy(), direct, atol=1e-4)
