@@ -14,8 +14,8 @@ import common
 import torch
 from common import heading, image_shape, load, save
 
+from aipo.basics.quality import psnr
 from aipo.likelihoods import Gaussian, measure
-from aipo.metrics import psnr
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import reconstruct
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images
+from aipo.basics.arrays import Images
+from aipo.basics.quality import psnr
 from aipo.data import load_pictures
-from aipo.metrics import psnr
 from aipo.operators import GaussianSensing, Identity, LinearOperator, block_mask
 from aipo.reconstruction import Reconstruction
 from aipo.sampling import Samples

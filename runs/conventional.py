@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, PerImage, dot
+from aipo.basics.arrays import Images, PerImage, dot
 from aipo.latents import latent_terms
 from aipo.likelihoods import Likelihood
 from aipo.objective import objective

@@ -16,8 +16,8 @@ import common
 import torch
 from common import add_line, heading, image_shape, load, load_faces, mean, read, settings
 
+from aipo.basics.quality import psnr
 from aipo.likelihoods import measure
-from aipo.metrics import psnr
 from aipo.priors import load_prior
 from aipo.reconstruct import reconstruct
 

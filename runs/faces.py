@@ -20,8 +20,8 @@ from common import add_line, ahead, heading, held_out, load_faces, mean, of_mean
 from rivals import Baseline, biharmonic, bm3d, lasso_wavelet
 from torch import Tensor
 
+from aipo.basics.quality import psnr
 from aipo.likelihoods import measure
-from aipo.metrics import psnr
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask, block_mask
 from aipo.priors import load_prior
 from aipo.reconstruct import reconstruct

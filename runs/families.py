@@ -25,11 +25,11 @@ import matplotlib.pyplot as plt
 import torch
 from common import add_line, heading, load_faces, mean, read
 
+from aipo.basics.quality import psnr
 from aipo.data import PictureData, load_pictures
 from aipo.fitting import FlowOptions, Origin, fit_prior
 from aipo.flows import Flow
 from aipo.likelihoods import measure
-from aipo.metrics import psnr
 from aipo.operators import GaussianSensing, Identity, block_mask
 from aipo.priors import FlowPrior, build_flow, load_prior
 from aipo.reconstruct import reconstruct

@@ -26,11 +26,11 @@ import rivals
 import torch
 from common import add_line, crop, heading, image_shape, to_image
 
-from aipo.arrays import Images
+from aipo.basics.arrays import Images
+from aipo.basics.quality import psnr, ssim
 from aipo.data import load_pictures
 from aipo.defaults import automatic
 from aipo.likelihoods import Gaussian, measure
-from aipo.metrics import psnr, ssim
 from aipo.operators import GaussianSensing, Identity, Mask, block_mask
 from aipo.posterior import posterior
 from aipo.priors import FlowPrior, load_prior

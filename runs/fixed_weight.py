@@ -27,10 +27,10 @@ from common import add_line, heading, load, mean, read
 from cost import COUNT, tasks
 from torch import Tensor
 
-from aipo.arrays import Images
+from aipo.basics.arrays import Images
+from aipo.basics.quality import psnr
 from aipo.lbfgs import LBFGS
 from aipo.likelihoods import Gaussian
-from aipo.metrics import psnr
 from aipo.objective import objective
 from aipo.path import Trace
 from aipo.predictors import warm

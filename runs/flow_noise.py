@@ -20,10 +20,10 @@ import torch
 from common import heading, mean, save
 from torch import Tensor
 
+from aipo.basics.quality import psnr
 from aipo.data import PictureData, load_pictures
 from aipo.fitting import FlowOptions, Origin, fit_prior
 from aipo.likelihoods import Coloured, FlowNoise, Gaussian, Likelihood
-from aipo.metrics import psnr
 from aipo.operators import Identity
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import reconstruct

@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from aipo.basics.derivatives import hessian_product, value_and_gradient
 from aipo.branches import lowest
 from aipo.certificate import Verdict, certify
-from aipo.derivatives import hessian_product, value_and_gradient
 from aipo.lbfgs import LBFGS
 from aipo.path import Trace
 from aipo.predictors import warm

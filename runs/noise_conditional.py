@@ -24,13 +24,13 @@ from common import add_line, heading, load_faces, mean, read
 from families import GLOW, MUON, SHAPE, faces, step_seconds
 from torch import Tensor, nn
 
-from aipo.arrays import per_image_sum
+from aipo.basics.arrays import per_image_sum
+from aipo.basics.quality import psnr
 from aipo.checkpoints import load_state, load_tensors, save_tensors
 from aipo.defaults import automatic
 from aipo.flows import Flow, Glow
 from aipo.flows.layers import BASE_BOUND, GaussianBase, bounded
 from aipo.likelihoods import Gaussian, measure
-from aipo.metrics import psnr
 from aipo.operators import GaussianSensing, Identity, LinearOperator, block_mask
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import reconstruct

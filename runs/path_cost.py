@@ -18,9 +18,9 @@ import torch
 from common import heading, load, save
 from cost import BUDGET, COUNT, geometric_mean, solve, tasks
 
-from aipo.arrays import Images
+from aipo.basics.arrays import Images
+from aipo.basics.quality import psnr
 from aipo.likelihoods import Gaussian
-from aipo.metrics import psnr
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import reconstruct
 

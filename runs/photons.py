@@ -16,8 +16,8 @@ from common import add_line, heading, held_out, load_faces, mean, read
 from tasks import SHAPE, Task, measured
 from torch import Tensor
 
+from aipo.basics.quality import psnr
 from aipo.likelihoods import Poisson, PoissonGaussian
-from aipo.metrics import psnr
 from aipo.operators import Identity, random_mask
 from aipo.priors import load_prior
 from aipo.reconstruct import reconstruct

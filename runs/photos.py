@@ -19,9 +19,9 @@ from common import add_line, ahead, crop, heading, image_shape, inside, mean, re
 from rivals import bm3d
 from torch import Tensor
 
+from aipo.basics.quality import psnr
 from aipo.data import load_pictures
 from aipo.likelihoods import Gaussian, measure
-from aipo.metrics import psnr
 from aipo.operators import Grey, Identity
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import reconstruct

@@ -20,10 +20,10 @@ import common
 import torch
 from common import add_line, heading, image_shape, load, mean, read
 
-from aipo.arrays import Images
+from aipo.basics.arrays import Images
+from aipo.basics.quality import psnr
 from aipo.defaults import automatic
 from aipo.likelihoods import Gaussian, measure
-from aipo.metrics import psnr
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask, block_mask
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import reconstruct

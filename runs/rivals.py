@@ -18,9 +18,9 @@ from scipy.optimize import minimize_scalar
 from skimage.restoration import denoise_tv_chambolle, inpaint_biharmonic
 from torch import Tensor
 
-from aipo.arrays import Images, Measurements
-from aipo.errors import InputError
-from aipo.metrics import psnr
+from aipo.basics.arrays import Images, Measurements
+from aipo.basics.errors import InputError
+from aipo.basics.quality import psnr
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
 from aipo.posterior.form import conjugate_gradients
 

@@ -22,11 +22,11 @@ import torch
 from common import add_line, heading, load, mean, read
 from cost import COUNT, tasks
 
-from aipo.arrays import Images
+from aipo.basics.arrays import Images
+from aipo.basics.quality import psnr
 from aipo.defaults import automatic
 from aipo.lbfgs import LBFGS
 from aipo.likelihoods import Gaussian
-from aipo.metrics import psnr
 from aipo.objective import objective
 from aipo.path import Trace
 from aipo.predictors import warm

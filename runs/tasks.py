@@ -25,9 +25,9 @@ from torch import Tensor
 
 from aipo import likelihoods as noise
 from aipo import operators as op
-from aipo.arrays import expand
+from aipo.basics.arrays import expand
+from aipo.basics.quality import psnr
 from aipo.likelihoods import Likelihood
-from aipo.metrics import psnr
 from aipo.priors import load_prior
 from aipo.reconstruct import reconstruct
 from aipo.sampling import sample

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_selection import LARGE_OPERATORS, noise_draws, smooth_prior
 
-from aipo.arrays import dot
+from aipo.basics.arrays import dot
 from aipo.blending import lowest_on_simplex, mixture, near_shares, sure_shares
 from aipo.components import EVERYWHERE, of_colour, places
 from aipo.likelihoods import measure

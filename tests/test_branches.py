@@ -13,9 +13,9 @@ from closed_form import (
 )
 from test_certificate import between
 
+from aipo.basics.errors import InputError, Status
 from aipo.branches import best_of
 from aipo.certificate import Verdict
-from aipo.errors import InputError, Status
 from aipo.likelihoods import Gaussian
 from aipo.posterior import posterior
 from aipo.reconstruct import reconstruct

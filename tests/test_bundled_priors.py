@@ -6,9 +6,9 @@ import pytest
 import torch
 from skimage import data
 
+from aipo.basics.quality import psnr
 from aipo.checkpoints import load_config
 from aipo.likelihoods import measure
-from aipo.metrics import psnr
 from aipo.operators import Identity
 from aipo.priors import bundled_priors, load_prior
 from aipo.reconstruct import reconstruct

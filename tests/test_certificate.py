@@ -7,8 +7,8 @@ import pytest
 import torch
 from closed_form import OPERATORS, gaussian_prior, measurement
 
+from aipo.basics.errors import InputError
 from aipo.certificate import Verdict, certify
-from aipo.errors import InputError
 from aipo.following import trace
 from aipo.likelihoods import Gaussian
 from aipo.operators import Identity

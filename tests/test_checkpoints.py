@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from aipo import checkpoints
+from aipo.basics.errors import CheckpointError
 from aipo.checkpoints import (
     CONFIG_NAME,
     TENSORS_NAME,
@@ -23,7 +24,6 @@ from aipo.checkpoints import (
     save_tensors,
     write_atomic,
 )
-from aipo.errors import CheckpointError
 from aipo.flows import Glow
 from aipo.priors import FlowPrior, load_prior
 from aipo.surrogates import LowRankGaussian

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from test_path import Parabolas, curved_problem, parabolas
 from torch import Tensor
 
+from aipo.basics.errors import InputError, Status
 from aipo.control import StepControl
-from aipo.errors import InputError, Status
 from aipo.following import trace
 from aipo.path import Trace
 from aipo.predictors import cold, secant, shifted, warm

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from aipo.basics.errors import InputError
 from aipo.data import PictureData, dequantize, load_pictures
-from aipo.errors import InputError
 
 RNG = np.random.default_rng(0)
 

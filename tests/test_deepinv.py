@@ -13,13 +13,13 @@ from torch import Tensor
 
 import aipo
 from aipo import priors
+from aipo.basics.errors import InputError
+from aipo.basics.quality import psnr
 from aipo.deepinv import FlowPrior, Reconstructor, from_deepinv
 from aipo.deepinv.loading import load
 from aipo.defaults import residual_tells
-from aipo.errors import InputError
 from aipo.langevin import LangevinOptions
 from aipo.likelihoods import Gaussian, Heteroscedastic, Poisson
-from aipo.metrics import psnr
 from aipo.operators import Identity, Mask
 from aipo.reconstruct import reconstruct
 from aipo.schedules import PathOptions, geometric

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from aipo.derivatives import hessian_product, value_and_gradient
+from aipo.basics.derivatives import hessian_product, value_and_gradient
 
 X = torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 

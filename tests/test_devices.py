@@ -13,10 +13,10 @@ from torch import Tensor
 
 import aipo
 from aipo import operators as op
+from aipo.basics.devices import usable
+from aipo.basics.errors import InputError
 from aipo.control import StepControl
 from aipo.data import PictureData
-from aipo.devices import usable
-from aipo.errors import InputError
 from aipo.flows import Glow
 from aipo.images import read_image, write_image
 from aipo.langevin import LangevinOptions

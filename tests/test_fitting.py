@@ -4,8 +4,8 @@ import pytest
 import torch
 from pictures import ramps
 
+from aipo.basics.errors import InputError
 from aipo.data import PictureData
-from aipo.errors import InputError
 from aipo.fitting import FlowOptions, Origin, fit_prior
 from aipo.priors import load_prior
 from aipo.training import TrainingOptions

@@ -15,9 +15,9 @@ from torch.autograd.functional import jacobian
 from torch.func import functional_call
 from torch.nn.functional import pixel_unshuffle
 
-from aipo.arrays import per_image_sum
+from aipo.basics.arrays import per_image_sum
+from aipo.basics.errors import InputError
 from aipo.checkpoints import load_state, load_tensors, save_tensors
-from aipo.errors import InputError
 from aipo.flows import Glow, TarFlow
 from aipo.flows.layers import (
     LOG_SCALE_BOUND,

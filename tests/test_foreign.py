@@ -10,7 +10,7 @@ from torch.distributions import Independent, MixtureSameFamily, MultivariateNorm
 from torch.distributions.categorical import Categorical
 
 import aipo
-from aipo.errors import InputError, Status
+from aipo.basics.errors import InputError, Status
 from aipo.foreign import Foreign, freia
 from aipo.likelihoods import measure
 from aipo.operators import GaussianSensing, Identity

@@ -18,7 +18,7 @@ from PIL import Image, ImageFile
 from torch import Tensor
 
 from aipo import images
-from aipo.errors import InputError
+from aipo.basics.errors import InputError
 from aipo.images import MAX_PIXELS, hstack, read_image, write_image
 
 RNG = np.random.default_rng(0)

@@ -7,7 +7,7 @@ from scipy import stats
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from aipo.errors import InputError
+from aipo.basics.errors import InputError
 from aipo.likelihoods import Gaussian, measure
 from aipo.operators import Blur, GaussianSensing, Grey, Identity, LinearOperator, Magnitude, Mask
 

@@ -6,8 +6,8 @@ import torch
 from closed_form import OPERATORS, SHAPE
 from safetensors.torch import save_file
 
+from aipo.basics.errors import AipoError, CheckpointError, InputError
 from aipo.checkpoints import load_tensors, save_tensors
-from aipo.errors import AipoError, CheckpointError, InputError
 from aipo.likelihoods import (
     Clipped,
     Coloured,

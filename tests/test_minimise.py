@@ -5,7 +5,7 @@ import torch
 from problems import PROBLEMS, Problem, identity
 from torch import Tensor
 
-from aipo.errors import Status
+from aipo.basics.errors import Status
 from aipo.lbfgs import LBFGS
 from aipo.minimise import Solution, minimise
 from aipo.solvers import Adam, GradientDescent, Point, Solver

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from aipo import priors
-from aipo.errors import InputError
+from aipo.basics.errors import InputError
 from aipo.likelihoods import (
     Clipped,
     Coloured,

@@ -6,7 +6,7 @@ from closed_form import OPERATORS, WithoutSurrogate, gaussian_prior, measurement
 from test_certificate import between
 from torch import Tensor
 
-from aipo.errors import InputError
+from aipo.basics.errors import InputError
 from aipo.flows import Glow
 from aipo.likelihoods import measure
 from aipo.objective import objective

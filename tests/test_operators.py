@@ -12,7 +12,7 @@ from scipy import ndimage
 from skimage.transform import radon as skimage_radon
 from torch import Tensor
 
-from aipo.errors import InputError
+from aipo.basics.errors import InputError
 from aipo.operators import (
     Blur,
     Composition,

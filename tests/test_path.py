@@ -21,7 +21,7 @@ from test_certificate import between
 from torch import Tensor
 
 from aipo import priors
-from aipo.errors import CheckpointError, InputError, Status
+from aipo.basics.errors import CheckpointError, InputError, Status
 from aipo.following import trace
 from aipo.lbfgs import LBFGS
 from aipo.path import Trace

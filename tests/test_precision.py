@@ -8,7 +8,7 @@ from elsewhere import elsewhere
 from random_flows import MULTISCALE, make, rand, randn
 from torch import Tensor
 
-from aipo.errors import InputError
+from aipo.basics.errors import InputError
 from aipo.flows import Flow, Glow, RealNVP
 from aipo.langevin import LangevinOptions
 from aipo.likelihoods import Gaussian, measure

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from aipo import priors
-from aipo.derivatives import hessian_product, value_and_gradient
-from aipo.errors import CheckpointError, InputError
+from aipo.basics.derivatives import hessian_product, value_and_gradient
+from aipo.basics.errors import CheckpointError, InputError
 from aipo.priors import FlowPrior, Gaussian, build_flow, load_prior
 from aipo.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian
 

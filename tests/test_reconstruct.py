@@ -20,10 +20,10 @@ from torch import Tensor
 
 from aipo import priors
 from aipo import reconstruct as public_reconstruct
+from aipo.basics.errors import InputError, Status
 from aipo.blending import mixture
 from aipo.components import EVERYWHERE, places
 from aipo.defaults import automatic
-from aipo.errors import InputError, Status
 from aipo.flows import Glow
 from aipo.following import PATIENCE, trace
 from aipo.langevin import Draw, LangevinOptions

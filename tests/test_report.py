@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from aipo.errors import InputError
+from aipo.basics.errors import InputError
+from aipo.basics.quality import psnr, ssim
 from aipo.evaluation import Record, check_fit
 from aipo.images import read_square
 from aipo.likelihoods import measure
-from aipo.metrics import psnr, ssim
 from aipo.operators import Composition, GaussianSensing, Grey, block_mask
 from aipo.priors import load_prior
 from aipo.report import measurement_picture, table, write_summary

@@ -20,8 +20,8 @@ from rivals import (
 from skimage.transform import resize
 from torch import Tensor
 
-from aipo.errors import InputError
-from aipo.metrics import psnr
+from aipo.basics.errors import InputError
+from aipo.basics.quality import psnr
 from aipo.operators import Blur, GaussianSensing, Identity, LinearOperator, Mask
 
 SIGMA = 0.05

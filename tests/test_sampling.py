@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from aipo import priors
-from aipo.arrays import White
-from aipo.errors import InputError
+from aipo.basics.arrays import White
+from aipo.basics.errors import InputError
 from aipo.langevin import LangevinOptions
 from aipo.laplace import laplace_std
 from aipo.likelihoods import Gamma, Gaussian, Laplace, Poisson

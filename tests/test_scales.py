@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_noise_models import MODELS, PRIOR, SHAPE, drawn, measured
 
-from aipo.arrays import White
+from aipo.basics.arrays import White
 from aipo.likelihoods import Gaussian, Heteroscedastic
 from aipo.objective import objective
 from aipo.operators import Identity, Mask, gamma_curve

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aipo.basics.errors import InputError
 from aipo.control import StepControl
-from aipo.errors import InputError
 from aipo.predictors import warm
 from aipo.problem import Deformation
 from aipo.schedules import PathOptions, ending, gaussian_to_prior, geometric, paper, smoothing, uniform

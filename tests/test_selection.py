@@ -8,7 +8,7 @@ from closed_form import OPERATORS, SHAPE, gaussian_prior, measurement
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aipo.errors import InputError
+from aipo.basics.errors import InputError
 from aipo.likelihoods import Coloured, Gaussian, Heteroscedastic, Laplace, Poisson, PoissonGaussian
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
 from aipo.posterior import posterior

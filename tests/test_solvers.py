@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from problems import PROBLEMS, Problem, identity
 from torch import Tensor
 
-from aipo.errors import Status
+from aipo.basics.errors import Status
 from aipo.lbfgs import LBFGS, LBFGSState
 from aipo.minimise import minimise
 from aipo.newton import NewtonCG

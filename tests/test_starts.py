@@ -5,7 +5,7 @@ import torch
 from test_noise_models import MODELS, PRIOR, SHAPE, drawn, every_model, measured
 from torch import Tensor
 
-from aipo.arrays import dot
+from aipo.basics.arrays import dot
 from aipo.likelihoods import Likelihood, OneBit
 from aipo.objective import objective
 from aipo.operators import GaussianSensing, Identity, gamma_curve

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 from torch import Tensor
 
-from aipo.errors import InputError
+from aipo.basics.errors import InputError
 from aipo.priors import Gaussian
 from aipo.surrogates import (
     VARIANCE_FLOOR,

@@ -12,9 +12,9 @@ from pictures import ramps
 from torch import Tensor, nn
 
 from aipo import training
+from aipo.basics.errors import CheckpointError, InputError
 from aipo.checkpoints import load_tensors
 from aipo.data import PictureData
-from aipo.errors import CheckpointError, InputError
 from aipo.flows import Glow
 from aipo.priors import build_flow
 from aipo.training import CHECKPOINT_NAME, METRICS_NAME, TrainingOptions, bits_per_dim, train

@@ -22,7 +22,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from aipo.arrays import Images, Measurements, expand
+from aipo.basics.arrays import Images, Measurements, expand
 from aipo.components import EVERYWHERE, colours, entrywise, of_colour
 from aipo.operators import Operator
 from aipo.selection import Sure

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, PerImage, White, content_seed
+from aipo.basics.arrays import Images, PerImage, White, content_seed
+from aipo.basics.errors import InputError, Status
 from aipo.certificate import UNFINISHED, Verdict
 from aipo.defaults import AUTOMATIC
-from aipo.errors import InputError, Status
 from aipo.likelihoods import Gaussian, Likelihood
 from aipo.objective import objective
 from aipo.path import Trace

@@ -12,9 +12,9 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from aipo.arrays import PerImage
+from aipo.basics.arrays import PerImage
+from aipo.basics.errors import InputError, Status
 from aipo.curvature import smallest_curvature
-from aipo.errors import InputError, Status
 from aipo.problem import Problem
 from aipo.state import State
 

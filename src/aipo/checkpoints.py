@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from aipo.errors import CheckpointError
+from aipo.basics.errors import CheckpointError
 
 CONFIG_NAME = "config.json"
 TENSORS_NAME = "model.safetensors"

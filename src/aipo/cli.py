@@ -10,11 +10,11 @@ from jsonargparse import ArgumentParser, Namespace
 from tqdm import tqdm
 
 from aipo import demo
+from aipo.basics.errors import AipoError, InputError
 from aipo.checkpoints import load_config
 from aipo.data import PictureData, load_pictures
 from aipo.defaults import AUTOMATIC
 from aipo.distributed import join, leads
-from aipo.errors import AipoError, InputError
 from aipo.fitting import FlowOptions, Origin, fit_prior
 from aipo.langevin import Draw
 from aipo.measurements import save_measurement

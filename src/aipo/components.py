@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from aipo.arrays import Images
+from aipo.basics.arrays import Images
 from aipo.operators import Identity, Mask, Operator
 
 # Smooth, middling and rough, as many pixels each.

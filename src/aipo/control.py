@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aipo.arrays import PerImage
-from aipo.errors import InputError, Status
+from aipo.basics.arrays import PerImage
+from aipo.basics.errors import InputError, Status
 
 
 @dataclass(frozen=True)

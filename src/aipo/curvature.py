@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from aipo.arrays import PerImage, dot, expand
-from aipo.derivatives import HessianProduct
+from aipo.basics.arrays import PerImage, dot, expand
+from aipo.basics.derivatives import HessianProduct
 from aipo.solvers import Metric
 
 

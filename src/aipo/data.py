@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from aipo.arrays import Images
-from aipo.errors import InputError
+from aipo.basics.arrays import Images
+from aipo.basics.errors import InputError
 from aipo.images import read_image
 
 # Batches that are prepared side by side: a GPU takes one every few milliseconds, a CPU one a second.

@@ -10,7 +10,7 @@ import torch
 from skimage import data
 from skimage.transform import resize
 
-from aipo.arrays import Images
+from aipo.basics.arrays import Images
 from aipo.evaluation import Record, restore
 from aipo.langevin import Draw
 from aipo.likelihoods import measure

@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from aipo.devices import usable
-from aipo.errors import InputError
+from aipo.basics.devices import usable
+from aipo.basics.errors import InputError
 
 
 def join(device: str) -> str:

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from aipo.arrays import Images
-from aipo.errors import InputError
+from aipo.basics.arrays import Images
+from aipo.basics.errors import InputError
+from aipo.basics.quality import psnr
 from aipo.langevin import LangevinOptions
 from aipo.likelihoods import Likelihood
-from aipo.metrics import psnr
 from aipo.priors import FlowPrior
 from aipo.reconstruct import Watch, Weight, reconstruct
 from aipo.reconstruction import Reconstruction

@@ -7,11 +7,11 @@ from typing import Literal
 
 import torch
 
-from aipo.arrays import Images
+from aipo.basics.arrays import Images
+from aipo.basics.errors import InputError
 from aipo.checkpoints import CONFIG_NAME, TENSORS_NAME, write_atomic
 from aipo.data import PictureData, dequantize
 from aipo.distributed import leads
-from aipo.errors import InputError
 from aipo.flows import Flow
 from aipo.priors import SURROGATES, Fitted, FlowPrior, build_flow
 from aipo.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, log_prob

@@ -6,9 +6,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, PerImage
+from aipo.basics.arrays import Images, PerImage
+from aipo.basics.errors import Status
 from aipo.defaults import automatic
-from aipo.errors import Status
 from aipo.latents import in_latents
 from aipo.likelihoods import Likelihood
 from aipo.objective import objective

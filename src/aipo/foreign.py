@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from aipo.arrays import Images, PerImage, per_image_sum
-from aipo.errors import InputError
+from aipo.basics.arrays import Images, PerImage, per_image_sum
+from aipo.basics.errors import InputError
 from aipo.surrogates import Surrogate
 
 

@@ -22,8 +22,8 @@ from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageEr
 from skimage.transform import resize
 from torch import Tensor
 
-from aipo.arrays import Images
-from aipo.errors import InputError
+from aipo.basics.arrays import Images
+from aipo.basics.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 MAX_PIXELS = 64_000_000

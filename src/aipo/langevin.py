@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aipo.arrays import PerImage, White, dot, expand
-from aipo.errors import InputError
+from aipo.basics.arrays import PerImage, White, dot, expand
+from aipo.basics.errors import InputError
 from aipo.problem import PLAIN, Problem
 
 # Squared energy error of a step, per dimension, that the burn-in aims at; beyond the second number the step

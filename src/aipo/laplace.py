@@ -13,9 +13,9 @@ Source: Hutchinson 1990, A stochastic estimator of the trace; Bekas, Kokiopoulou
 import torch
 from torch import Tensor
 
-from aipo.arrays import PerImage, White, dot, expand
-from aipo.derivatives import HessianProduct
-from aipo.errors import InputError
+from aipo.basics.arrays import PerImage, White, dot, expand
+from aipo.basics.derivatives import HessianProduct
+from aipo.basics.errors import InputError
 from aipo.problem import PLAIN, Problem
 from aipo.solvers import Metric
 

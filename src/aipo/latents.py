@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, PerImage, expand
-from aipo.errors import InputError
+from aipo.basics.arrays import Images, PerImage, expand
+from aipo.basics.errors import InputError
 from aipo.likelihoods import Likelihood
 from aipo.objective import LARGEST_CHUNK
 from aipo.priors import FlowPrior

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from aipo import likelihoods
+from aipo.basics.errors import InputError
 from aipo.checkpoints import load_tensors, save_tensors
-from aipo.errors import InputError
 from aipo.likelihoods import Likelihood
 from aipo.operators import (
     Blur,

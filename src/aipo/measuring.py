@@ -5,8 +5,8 @@ from typing import Literal
 
 import torch
 
-from aipo.arrays import Images
-from aipo.errors import InputError
+from aipo.basics.arrays import Images
+from aipo.basics.errors import InputError
 from aipo.images import read_square
 from aipo.likelihoods import Gaussian, Laplace, Likelihood, Poisson
 from aipo.operators import (

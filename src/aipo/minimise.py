@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from aipo.arrays import PerImage
-from aipo.errors import Status
+from aipo.basics.arrays import PerImage
+from aipo.basics.errors import Status
 from aipo.solvers import Metric, Point, Solver
 
 # The energy at x (K, ...) of the K images with the given indices.

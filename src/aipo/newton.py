@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from aipo.arrays import PerImage, dot, expand
-from aipo.errors import Status
+from aipo.basics.arrays import PerImage, dot, expand
+from aipo.basics.errors import Status
 from aipo.solvers import Metric, Point
 
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from aipo.arrays import PerImage
-from aipo.derivatives import HessianProduct, hessian_product, value_and_gradient
-from aipo.errors import InputError
+from aipo.basics.arrays import PerImage
+from aipo.basics.derivatives import HessianProduct, hessian_product, value_and_gradient
+from aipo.basics.errors import InputError
 from aipo.likelihoods import Likelihood
 from aipo.posterior import Posterior, posterior
 from aipo.priors import Prior

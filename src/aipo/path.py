@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from aipo.arrays import PerImage, as_per_image, expand
+from aipo.basics.arrays import PerImage, as_per_image, expand
+from aipo.basics.errors import CheckpointError, InputError, Status
 from aipo.checkpoints import load_tensors, save_tensors
 from aipo.control import StepControl
-from aipo.errors import CheckpointError, InputError, Status
 from aipo.minimise import Solution, minimise
 from aipo.problem import PLAIN, Deformation, Problem, Terms, reweighted, weighted
 from aipo.schedules import PathOptions

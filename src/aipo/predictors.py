@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from aipo.arrays import PerImage, expand
+from aipo.basics.arrays import PerImage, expand
 from aipo.problem import Problem
 
 # (problem, the last accepted points (x, λ), at most two and the newest last, next λ) -> start at the next λ.

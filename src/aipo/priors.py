@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aipo import checkpoints
-from aipo.arrays import Images, PerImage
-from aipo.errors import CheckpointError, InputError
+from aipo.basics.arrays import Images, PerImage
+from aipo.basics.errors import CheckpointError, InputError
 from aipo.flows import Flow, Glow, Precision, RealNVP, TarFlow
 from aipo.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, Surrogate, energy
 

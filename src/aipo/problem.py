@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from aipo.arrays import PerImage, expand
-from aipo.derivatives import HessianProduct
-from aipo.errors import InputError
+from aipo.basics.arrays import PerImage, expand
+from aipo.basics.derivatives import HessianProduct
+from aipo.basics.errors import InputError
 from aipo.solvers import Metric, Point
 
 

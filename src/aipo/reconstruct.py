@@ -7,11 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, PerImage
+from aipo.basics.arrays import Images, PerImage
+from aipo.basics.errors import InputError, Status
 from aipo.blending import mixture, near_shares, sure_shares
 from aipo.components import EVERYWHERE, entrywise, places
 from aipo.defaults import automatic, for_mixtures, residual_tells
-from aipo.errors import InputError, Status
 from aipo.final_steps import exact_form, final_steps, last_accepted
 from aipo.following import PATIENCE, PathWatch, followed, problem_of, reconstruction, select, trace
 from aipo.langevin import Draw, LangevinOptions

@@ -5,9 +5,9 @@ from functools import cached_property
 
 from torch import Tensor
 
-from aipo.arrays import Images, PerImage, content_seed
+from aipo.basics.arrays import Images, PerImage, content_seed
+from aipo.basics.errors import Status
 from aipo.certificate import Certificate, certify
-from aipo.errors import Status
 from aipo.laplace import laplace_std
 from aipo.likelihoods import Likelihood
 from aipo.priors import Prior

@@ -10,13 +10,13 @@ import matplotlib
 import numpy as np
 import torch
 
-from aipo.arrays import Images
+from aipo.basics.arrays import Images
+from aipo.basics.errors import InputError
+from aipo.basics.quality import psnr
 from aipo.checkpoints import write_atomic
-from aipo.errors import InputError
 from aipo.evaluation import Record, View, as_it_is
 from aipo.images import hstack, write_image
 from aipo.likelihoods import Likelihood
-from aipo.metrics import psnr
 from aipo.operators import Composition, GaussianSensing
 from aipo.reconstruction import Reconstruction
 

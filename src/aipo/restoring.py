@@ -10,10 +10,10 @@ from typing import Literal
 
 from skimage.restoration import estimate_sigma
 
-from aipo.arrays import Images
+from aipo.basics.arrays import Images
+from aipo.basics.devices import usable
+from aipo.basics.errors import AipoError, InputError
 from aipo.data import PICTURE_SUFFIXES
-from aipo.devices import usable
-from aipo.errors import AipoError, InputError
 from aipo.evaluation import Record, check_fit, restore
 from aipo.flows import Precision
 from aipo.images import read_image

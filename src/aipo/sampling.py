@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, White, content_seed
-from aipo.errors import InputError
+from aipo.basics.arrays import Images, White, content_seed
+from aipo.basics.errors import InputError
 from aipo.langevin import Draw, LangevinOptions, langevin
 from aipo.likelihoods import Likelihood
 from aipo.objective import objective

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, PerImage, expand
+from aipo.basics.arrays import Images, PerImage, expand
 from aipo.likelihoods import Gaussian, Likelihood
 from aipo.operators import Identity, Mask
 from aipo.posterior import Noise, Posterior

@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from aipo.basics.errors import InputError
 from aipo.control import StepControl
-from aipo.errors import InputError
 from aipo.lbfgs import LBFGS
 from aipo.predictors import Predictor, shifted, warm
 from aipo.problem import Deformation

@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, Measurements, PerImage, content_seed, dot
-from aipo.errors import InputError
+from aipo.basics.arrays import Images, Measurements, PerImage, content_seed, dot
+from aipo.basics.errors import InputError
 from aipo.likelihoods import Likelihood
 
 

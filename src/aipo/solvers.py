@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from aipo.arrays import PerImage, dot, expand
-from aipo.errors import Status
+from aipo.basics.arrays import PerImage, dot, expand
+from aipo.basics.errors import Status
 
 # A symmetric positive approximation of the inverse Hessian, applied to a batch of gradients, or to several
 # batches one behind the other.

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, PerImage
-from aipo.derivatives import value_and_gradient
+from aipo.basics.arrays import Images, PerImage
+from aipo.basics.derivatives import value_and_gradient
 from aipo.lbfgs import LBFGS
 from aipo.likelihoods import Gaussian, Likelihood
 from aipo.minimise import minimise

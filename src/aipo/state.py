@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from aipo.arrays import PerImage
+from aipo.basics.arrays import PerImage
 from aipo.problem import PLAIN, Deformation
 
 

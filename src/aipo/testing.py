@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from aipo.arrays import dot
-from aipo.errors import InputError
+from aipo.basics.arrays import dot
+from aipo.basics.errors import InputError
 from aipo.operators import LinearOperator, Operator
 
 TOLERANCE = 1e-10

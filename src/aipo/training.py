@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from aipo.basics.errors import CheckpointError, InputError
 from aipo.checkpoints import load_state, load_tensors, save_tensors, write_atomic
 from aipo.data import PictureData, ahead, dequantize
 from aipo.distributed import average_gradients, leads, meet, share
-from aipo.errors import CheckpointError, InputError
 from aipo.flows import Flow, Precision, check_precision
 from aipo.loss import Loss
 from aipo.muon import Muon

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import torch
 
-from aipo.errors import InputError
+from aipo.basics.errors import InputError
 
 # Their declarations, kept alive: PyTorch takes an operator back with the library that defined it.
 _declared: list[torch.library.Library] = []

@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, PerImage
+from aipo.basics.arrays import Images, PerImage
+from aipo.basics.derivatives import value_and_gradient
+from aipo.basics.errors import InputError
 from aipo.deepinv.loading import load
 from aipo.deepinv.noise import likelihood_of
 from aipo.deepinv.physics import alike, operator_and_values
-from aipo.derivatives import value_and_gradient
-from aipo.errors import InputError
 from aipo.langevin import LangevinOptions
 from aipo.likelihoods import Gaussian, Heteroscedastic, Likelihood
 from aipo.operators import LinearOperator, Stack

@@ -6,18 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aipo.basics.errors import InputError
 from aipo.deepinv.loading import load
-from aipo.errors import InputError
-from aipo.likelihoods import (
-    Gamma,
-    Gaussian,
-    Laplace,
-    Likelihood,
-    LogGamma,
-    Poisson,
-    PoissonGaussian,
-    Rician,
-)
+from aipo.likelihoods import Gamma, Gaussian, Laplace, Likelihood, LogGamma, Poisson, PoissonGaussian, Rician
 from aipo.operators import Curve, LinearOperator, Operator
 
 dinv = load()

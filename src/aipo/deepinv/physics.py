@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, Measurements
+from aipo.basics.arrays import Images, Measurements
+from aipo.basics.errors import InputError
 from aipo.deepinv.loading import load
-from aipo.errors import InputError
 from aipo.operators import Identity, LinearOperator, Mask, Operator
 from aipo.posterior.filtered import mix_colours
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from aipo.allocator import keep_freed_memory
-from aipo.arrays import Images, PerImage, per_image_sum
-from aipo.errors import InputError
+from aipo.basics.arrays import Images, PerImage, per_image_sum
+from aipo.basics.errors import InputError
 from aipo.flows.layers import ActNorm
 
 Precision: TypeAlias = Literal["float32", "bfloat16"]

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aipo.arrays import PerImage, expand
+from aipo.basics.arrays import PerImage, expand
 
 Record = Any
 

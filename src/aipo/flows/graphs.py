@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aipo.arrays import PerImage
+from aipo.basics.arrays import PerImage
 from aipo.flows.inference import Direction, finish, single_precision
 
 WARM_UPS = 3  # libraries choose and prepare their kernels before anything is recorded

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from aipo.arrays import PerImage
+from aipo.basics.arrays import PerImage
 from aipo.flows.frozen import Affine, Record, Step, shuffle, unshuffle
 
 # Yields (log-determinant, record) of one step after the other; returns the last step's result.

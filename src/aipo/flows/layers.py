@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aipo.arrays import PerImage, per_image_sum
+from aipo.basics.arrays import PerImage, per_image_sum
 from aipo.flows import frozen
 
 # exp(±2) per coupling: far beyond what trained couplings use, small enough that a deep stack of them

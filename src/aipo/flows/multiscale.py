@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aipo.arrays import Images, PerImage
+from aipo.basics.arrays import Images, PerImage
 from aipo.flows.flow import Flow, Precision, check_precision
 from aipo.flows.frozen import Mix, Record, Step
 from aipo.flows.graphs import Evaluations

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aipo.arrays import Images, PerImage, per_image_sum
-from aipo.errors import InputError
+from aipo.basics.arrays import Images, PerImage, per_image_sum
+from aipo.basics.errors import InputError
 from aipo.flows.flow import Flow
 from aipo.flows.layers import ActNorm, bounded
 

@@ -3,14 +3,7 @@
 from aipo.likelihoods.intervals import Clipped, OneBit, Quantised
 from aipo.likelihoods.learnt import FlowNoise
 from aipo.likelihoods.likelihood import Gaussian, Likelihood, measure
-from aipo.likelihoods.pointwise import (
-    Laplace,
-    Logistic,
-    Pointwise,
-    Poisson,
-    PoissonGaussian,
-    StudentT,
-)
+from aipo.likelihoods.pointwise import Laplace, Logistic, Pointwise, Poisson, PoissonGaussian, StudentT
 from aipo.likelihoods.speckle import Gamma, LogGamma, Rician
 from aipo.likelihoods.uneven import Coloured, Heteroscedastic
 

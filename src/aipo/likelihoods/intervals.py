@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, Measurements, PerImage, expand
-from aipo.errors import InputError
+from aipo.basics.arrays import Images, Measurements, PerImage, expand
+from aipo.basics.errors import InputError
 from aipo.likelihoods.likelihood import positive, standard_normal
 from aipo.likelihoods.pointwise import Pointwise
 from aipo.operators import Operator

@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, Measurements, PerImage
-from aipo.errors import InputError
+from aipo.basics.arrays import Images, Measurements, PerImage
+from aipo.basics.errors import InputError
 from aipo.likelihoods.likelihood import Gaussian, Likelihood
 from aipo.likelihoods.uneven import Coloured
 from aipo.operators import Identity, Operator

@@ -15,8 +15,8 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, Measurements, PerImage, as_per_image, expand, per_image_sum
-from aipo.errors import InputError
+from aipo.basics.arrays import Images, Measurements, PerImage, as_per_image, expand, per_image_sum
+from aipo.basics.errors import InputError
 from aipo.operators import Composition, Identity, LinearOperator, Operator
 
 

@@ -12,8 +12,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from aipo.arrays import Images, Measurements, PerImage, as_per_image, expand, per_image_sum
-from aipo.errors import InputError
+from aipo.basics.arrays import Images, Measurements, PerImage, as_per_image, expand, per_image_sum
+from aipo.basics.errors import InputError
 from aipo.likelihoods.likelihood import Likelihood, Stein, positive, standard_normal, uniform
 from aipo.operators import Operator
 

@@ -6,8 +6,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from aipo.arrays import Images, Measurements, PerImage, expand
-from aipo.errors import InputError
+from aipo.basics.arrays import Images, Measurements, PerImage, expand
+from aipo.basics.errors import InputError
 from aipo.likelihoods.likelihood import positive, standard_normal, uniform
 from aipo.likelihoods.pointwise import Pointwise
 from aipo.operators import Operator

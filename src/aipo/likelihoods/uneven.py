@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, Measurements, PerImage, per_image_sum
-from aipo.errors import InputError
+from aipo.basics.arrays import Images, Measurements, PerImage, per_image_sum
+from aipo.basics.errors import InputError
 from aipo.likelihoods.likelihood import Gaussian, Likelihood, Stein, standard_normal
 from aipo.operators import Filter, Identity, Operator
 

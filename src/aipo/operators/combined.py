@@ -7,8 +7,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, Measurements
-from aipo.errors import InputError
+from aipo.basics.arrays import Images, Measurements
+from aipo.basics.errors import InputError
 from aipo.operators.operator import LinearOperator
 
 

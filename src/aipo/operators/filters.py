@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aipo.arrays import Images, Measurements
-from aipo.errors import InputError
+from aipo.basics.arrays import Images, Measurements
+from aipo.basics.errors import InputError
 from aipo.operators.operator import LinearOperator, image_shape
 
 # Rec. 601: what of red, green and blue is brightness.

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, Measurements, PerImage, expand
-from aipo.errors import InputError
+from aipo.basics.arrays import Images, Measurements, PerImage, expand
+from aipo.basics.errors import InputError
 from aipo.operators.operator import LinearOperator, Operator
 
 

@@ -14,8 +14,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, Measurements, PerImage, dot, expand
-from aipo.errors import InputError
+from aipo.basics.arrays import Images, Measurements, PerImage, dot, expand
+from aipo.basics.errors import InputError
 
 
 class Operator(ABC):

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aipo.arrays import Images, Measurements
-from aipo.errors import InputError
+from aipo.basics.arrays import Images, Measurements
+from aipo.basics.errors import InputError
 from aipo.operators.operator import LinearOperator, image_shape
 
 

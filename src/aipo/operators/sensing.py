@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, Measurements, rowwise
-from aipo.errors import InputError
+from aipo.basics.arrays import Images, Measurements, rowwise
+from aipo.basics.errors import InputError
 from aipo.operators.operator import LinearOperator, image_shape
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, Measurements, PerImage, rowwise
+from aipo.basics.arrays import Images, Measurements, PerImage, rowwise
 from aipo.operators import LinearOperator
 from aipo.posterior.form import Posterior
 from aipo.surrogates import LowRankStationary, StationaryGaussian

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, Measurements, PerImage, dot, expand
+from aipo.basics.arrays import Images, Measurements, PerImage, dot, expand
 from aipo.operators import LinearOperator
 from aipo.surrogates import LowRankStationary, StationaryGaussian, Surrogate
 

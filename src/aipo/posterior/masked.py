@@ -5,7 +5,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, Measurements, PerImage, expand, rowwise
+from aipo.basics.arrays import Images, Measurements, PerImage, expand, rowwise
 from aipo.operators import Identity, Mask
 from aipo.posterior.form import Noise, Posterior, conjugate_gradients, wiener_noise
 from aipo.posterior.mixed import Iterative

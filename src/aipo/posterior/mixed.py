@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, Measurements, PerImage, dot, expand, rowwise
+from aipo.basics.arrays import Images, Measurements, PerImage, dot, expand, rowwise
 from aipo.operators import LinearOperator
 from aipo.posterior.form import Noise, Posterior, conjugate_gradients, wiener_noise
 from aipo.surrogates import LowRankStationary, StationaryGaussian, Surrogate

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from aipo.arrays import Images, PerImage, dot
+from aipo.basics.arrays import Images, PerImage, dot
 
 # No pixel of an 8-bit picture is known better than this: a standard deviation of about one level.
 VARIANCE_FLOOR = 2e-5

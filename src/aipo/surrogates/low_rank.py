@@ -5,8 +5,8 @@ import torch
 from scipy.linalg import eigh
 from torch import Tensor, nn
 
-from aipo.arrays import Images, rowwise
-from aipo.errors import InputError
+from aipo.basics.arrays import Images, rowwise
+from aipo.basics.errors import InputError
 from aipo.surrogates.form import VARIANCE_FLOOR
 
 

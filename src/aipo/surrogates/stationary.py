@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aipo.arrays import Images, PerImage, expand
+from aipo.basics.arrays import Images, PerImage, expand
 from aipo.surrogates.form import VARIANCE_FLOOR
 
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from aipo.arrays import Images, PerImage, rowwise
-from aipo.errors import InputError
+from aipo.basics.arrays import Images, PerImage, rowwise
+from aipo.basics.errors import InputError
 from aipo.surrogates.low_rank import Components, LowRankGaussian
 from aipo.surrogates.stationary import StationaryGaussian, filter_colours
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from aipo.arrays import PerImage
+from aipo.basics.arrays import PerImage
 
 # v -> H v for each image of a batch.
 HessianProduct = Callable[[Tensor], Tensor]

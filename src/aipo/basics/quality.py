@@ -3,7 +3,7 @@
 import torch
 from skimage.metrics import structural_similarity
 
-from aipo.arrays import Images, PerImage, per_image_sum
+from aipo.basics.arrays import Images, PerImage, per_image_sum
 
 
 def psnr(x: Images, truth: Images) -> PerImage:

@@ -2,7 +2,7 @@
 
 import torch
 
-from aipo.errors import InputError
+from aipo.basics.errors import InputError
 
 
 def usable(name: str) -> torch.device:

@@ -1,0 +1,1 @@
+"""Conventions, errors, derivatives and picture quality: what every room uses."""
