@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aipo.basics.arrays import Images
 from aipo.basics.quality import psnr
-from aipo.data import load_pictures
+from aipo.flows.training.data import load_pictures
 from aipo.operators import GaussianSensing, Identity, LinearOperator, block_mask
 from aipo.reconstruction import Reconstruction
 from aipo.sampling import Samples

@@ -26,14 +26,14 @@ import torch
 from common import add_line, heading, load_faces, mean, read
 
 from aipo.basics.quality import psnr
-from aipo.data import PictureData, load_pictures
 from aipo.fitting import FlowOptions, Origin, fit_prior
 from aipo.flows import Flow
+from aipo.flows.training.data import PictureData, load_pictures
+from aipo.flows.training.loop import TrainingOptions, curve, train
 from aipo.likelihoods import measure
 from aipo.operators import GaussianSensing, Identity, block_mask
 from aipo.priors import FlowPrior, build_flow, load_prior
 from aipo.reconstruct import reconstruct
-from aipo.training import TrainingOptions, curve, train
 
 SHAPE, HELD_OUT, COUNT = (3, 64, 64), 1006, 6
 GLOW = FlowOptions("glow", levels=4, steps=8, hidden=96)

@@ -28,8 +28,8 @@ from common import add_line, crop, heading, image_shape, to_image
 
 from aipo.basics.arrays import Images
 from aipo.basics.quality import psnr, ssim
-from aipo.data import load_pictures
 from aipo.defaults import automatic
+from aipo.flows.training.data import load_pictures
 from aipo.likelihoods import Gaussian, measure
 from aipo.operators import GaussianSensing, Identity, Mask, block_mask
 from aipo.posterior import posterior

@@ -22,7 +22,7 @@ from PIL import Image
 from skimage import data
 
 from aipo.checkpoints import load_tensors
-from aipo.training import CHECKPOINT_NAME
+from aipo.flows.training.loop import CHECKPOINT_NAME
 
 KILLS, SHARE = 20, 0.06
 OPTIONS = {"crop": 16, "holdout": 4, "flow.any_size": "true", "flow.levels": 2, "flow.steps": 2}

@@ -30,12 +30,12 @@ from aipo.checkpoints import load_state, load_tensors, save_tensors
 from aipo.defaults import automatic
 from aipo.flows import Flow, Glow
 from aipo.flows.layers import BASE_BOUND, GaussianBase, bounded
+from aipo.flows.training.loop import bits_per_dim, train
 from aipo.likelihoods import Gaussian, measure
 from aipo.operators import GaussianSensing, Identity, LinearOperator, block_mask
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import reconstruct
 from aipo.schedules import smoothing
-from aipo.training import bits_per_dim, train
 
 COUNT = 6
 RANGE = (0.002, 1.0)

@@ -20,7 +20,7 @@ from rivals import bm3d
 from torch import Tensor
 
 from aipo.basics.quality import psnr
-from aipo.data import load_pictures
+from aipo.flows.training.data import load_pictures
 from aipo.likelihoods import Gaussian, measure
 from aipo.operators import Grey, Identity
 from aipo.priors import FlowPrior, load_prior

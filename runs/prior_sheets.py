@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from aipo.basics.arrays import Images
-from aipo.data import PictureData, dequantize, load_pictures
+from aipo.flows.training.data import PictureData, dequantize, load_pictures
 from aipo.images import hstack, write_image
 from aipo.priors import FlowPrior, bundled_priors, load_prior
 

@@ -8,11 +8,11 @@ from skimage import data
 
 from aipo.basics.quality import psnr
 from aipo.checkpoints import load_config
+from aipo.flows.training.loop import bits_per_dim
 from aipo.likelihoods import measure
 from aipo.operators import Identity
 from aipo.priors import bundled_priors, load_prior
 from aipo.reconstruct import reconstruct
-from aipo.training import bits_per_dim
 
 NAMES = sorted(bundled_priors())
 LEVELS = (0.0, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)

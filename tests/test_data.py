@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from aipo.basics.errors import InputError
-from aipo.data import PictureData, dequantize, load_pictures
+from aipo.flows.training.data import PictureData, dequantize, load_pictures
 
 RNG = np.random.default_rng(0)
 

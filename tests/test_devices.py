@@ -16,8 +16,9 @@ from aipo import operators as op
 from aipo.basics.devices import usable
 from aipo.basics.errors import InputError
 from aipo.control import StepControl
-from aipo.data import PictureData
 from aipo.flows import Glow
+from aipo.flows.training.data import PictureData
+from aipo.flows.training.loop import TrainingOptions, train
 from aipo.images import read_image, write_image
 from aipo.langevin import LangevinOptions
 from aipo.lbfgs import LBFGS
@@ -30,7 +31,6 @@ from aipo.restoring import RestoreOptions, restore_files
 from aipo.schedules import PathOptions, gaussian_to_prior, geometric, paper
 from aipo.solvers import Adam
 from aipo.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian
-from aipo.training import TrainingOptions, train
 
 SHAPE = (3, 8, 8)
 Restore = Callable[[Likelihood, FlowPrior], list[Tensor]]

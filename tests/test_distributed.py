@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from aipo.checkpoints import load_tensors
-from aipo.distributed import average_gradients, leads, share
+from aipo.flows.training.distributed import average_gradients, leads, share
+from aipo.flows.training.loop import CHECKPOINT_NAME, METRICS_NAME
 from aipo.priors import load_prior
-from aipo.training import CHECKPOINT_NAME, METRICS_NAME
 
 TRAIN = ["-m", "aipo.cli", "train"]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from aipo.flows import graphs
 from aipo.flows.graphs import OFTEN, Evaluation, Evaluations
-from aipo.loss import Loss
+from aipo.flows.training.loss import Loss
 
 GPU = torch.cuda.is_available()
 on_gpu = pytest.mark.skipif(not GPU, reason="needs a GPU")

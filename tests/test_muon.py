@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from aipo.muon import Muon, orthogonalised
+from aipo.flows.training.muon import Muon, orthogonalised
 
 SHAPES = [(6, 4), (4, 6), (5, 3, 3, 3), (5, 3, 3, 3), (8, 1, 1, 1), (1, 7)]
 

@@ -11,13 +11,13 @@ import torch
 from pictures import ramps
 from torch import Tensor, nn
 
-from aipo import training
 from aipo.basics.errors import CheckpointError, InputError
 from aipo.checkpoints import load_tensors
-from aipo.data import PictureData
 from aipo.flows import Glow
+from aipo.flows.training import loop as training
+from aipo.flows.training.data import PictureData
+from aipo.flows.training.loop import CHECKPOINT_NAME, METRICS_NAME, TrainingOptions, bits_per_dim, train
 from aipo.priors import build_flow
-from aipo.training import CHECKPOINT_NAME, METRICS_NAME, TrainingOptions, bits_per_dim, train
 
 OPTIONS = TrainingOptions(steps=12, batch=8, learning_rate=3e-3, warmup=3, average=0.8, validate_every=4)
 BATCH = PictureData.batch

@@ -12,10 +12,11 @@ from tqdm import tqdm
 from aipo import demo
 from aipo.basics.errors import AipoError, InputError
 from aipo.checkpoints import load_config
-from aipo.data import PictureData, load_pictures
 from aipo.defaults import AUTOMATIC
-from aipo.distributed import join, leads
 from aipo.fitting import FlowOptions, Origin, fit_prior
+from aipo.flows.training.data import PictureData, load_pictures
+from aipo.flows.training.distributed import join, leads
+from aipo.flows.training.loop import TrainingOptions
 from aipo.langevin import Draw
 from aipo.measurements import save_measurement
 from aipo.measuring import MeasureOptions, measure_picture
@@ -23,7 +24,6 @@ from aipo.priors import bundled_priors, load_prior
 from aipo.report import prepare_folder, table
 from aipo.restoring import MEASUREMENT_SUFFIX, RestoreOptions, listed, restore_files
 from aipo.state import State
-from aipo.training import TrainingOptions
 
 log = logging.getLogger("aipo")
 

@@ -13,9 +13,9 @@ from skimage.restoration import estimate_sigma
 from aipo.basics.arrays import Images
 from aipo.basics.devices import usable
 from aipo.basics.errors import AipoError, InputError
-from aipo.data import PICTURE_SUFFIXES
 from aipo.evaluation import Record, check_fit, restore
 from aipo.flows import Precision
+from aipo.flows.training.data import PICTURE_SUFFIXES
 from aipo.images import read_image
 from aipo.langevin import Draw, LangevinOptions
 from aipo.likelihoods import Gaussian, Likelihood

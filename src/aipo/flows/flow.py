@@ -7,9 +7,9 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from aipo.allocator import keep_freed_memory
 from aipo.basics.arrays import Images, PerImage, per_image_sum
 from aipo.basics.errors import InputError
+from aipo.flows.allocator import keep_freed_memory
 from aipo.flows.layers import ActNorm
 
 Precision: TypeAlias = Literal["float32", "bfloat16"]

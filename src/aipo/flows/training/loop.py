@@ -18,11 +18,11 @@ from tqdm import tqdm
 
 from aipo.basics.errors import CheckpointError, InputError
 from aipo.checkpoints import load_state, load_tensors, save_tensors, write_atomic
-from aipo.data import PictureData, ahead, dequantize
-from aipo.distributed import average_gradients, leads, meet, share
 from aipo.flows import Flow, Precision, check_precision
-from aipo.loss import Loss
-from aipo.muon import Muon
+from aipo.flows.training.data import PictureData, ahead, dequantize
+from aipo.flows.training.distributed import average_gradients, leads, meet, share
+from aipo.flows.training.loss import Loss
+from aipo.flows.training.muon import Muon
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 METRICS_NAME = "metrics.jsonl"
