@@ -21,8 +21,8 @@ from pathlib import Path
 from PIL import Image
 from skimage import data
 
-from aipo.checkpoints import load_tensors
 from aipo.flows.training.loop import CHECKPOINT_NAME
+from aipo.io.tensors import load_tensors
 
 KILLS, SHARE = 20, 0.06
 OPTIONS = {"crop": 16, "holdout": 4, "flow.any_size": "true", "flow.levels": 2, "flow.steps": 2}

@@ -26,11 +26,11 @@ from torch import Tensor, nn
 
 from aipo.basics.arrays import per_image_sum
 from aipo.basics.quality import psnr
-from aipo.checkpoints import load_state, load_tensors, save_tensors
 from aipo.defaults import automatic
 from aipo.flows import Flow, Glow
 from aipo.flows.layers import BASE_BOUND, GaussianBase, bounded
 from aipo.flows.training.loop import bits_per_dim, train
+from aipo.io.tensors import load_state, load_tensors, save_tensors
 from aipo.likelihoods import Gaussian, measure
 from aipo.operators import GaussianSensing, Identity, LinearOperator, block_mask
 from aipo.priors import FlowPrior, load_prior

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from aipo.basics.arrays import Images
 from aipo.flows.training.data import PictureData, dequantize, load_pictures
-from aipo.images import hstack, write_image
+from aipo.io.images import hstack, write_image
 from aipo.priors import FlowPrior, bundled_priors, load_prior
 
 COUNT, SHOWN, SIDE = 200, 8, 64

@@ -7,8 +7,8 @@ import torch
 from skimage import data
 
 from aipo.basics.quality import psnr
-from aipo.checkpoints import load_config
 from aipo.flows.training.loop import bits_per_dim
+from aipo.io.tensors import load_config
 from aipo.likelihoods import measure
 from aipo.operators import Identity
 from aipo.priors import bundled_priors, load_prior

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from aipo import checkpoints
 from aipo.basics.errors import CheckpointError
-from aipo.checkpoints import (
+from aipo.flows import Glow
+from aipo.io import tensors as checkpoints
+from aipo.io.tensors import (
     CONFIG_NAME,
     TENSORS_NAME,
     load_config,
@@ -24,7 +25,6 @@ from aipo.checkpoints import (
     save_tensors,
     write_atomic,
 )
-from aipo.flows import Glow
 from aipo.priors import FlowPrior, load_prior
 from aipo.surrogates import LowRankGaussian
 

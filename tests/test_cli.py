@@ -12,9 +12,9 @@ from skimage import data
 
 from aipo import demo
 from aipo.cli import main
-from aipo.images import read_square
+from aipo.io.images import read_square
+from aipo.io.measurements import load_measurement, save_measurement
 from aipo.likelihoods import measure
-from aipo.measurements import load_measurement, save_measurement
 from aipo.operators import GaussianSensing, Magnitude
 
 FIELDS = {

@@ -19,7 +19,7 @@ from aipo.control import StepControl
 from aipo.flows import Glow
 from aipo.flows.training.data import PictureData
 from aipo.flows.training.loop import TrainingOptions, train
-from aipo.images import read_image, write_image
+from aipo.io.images import read_image, write_image
 from aipo.langevin import LangevinOptions
 from aipo.lbfgs import LBFGS
 from aipo.likelihoods import Likelihood, measure

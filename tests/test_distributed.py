@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from aipo.checkpoints import load_tensors
 from aipo.flows.training.distributed import average_gradients, leads, share
 from aipo.flows.training.loop import CHECKPOINT_NAME, METRICS_NAME
+from aipo.io.tensors import load_tensors
 from aipo.priors import load_prior
 
 TRAIN = ["-m", "aipo.cli", "train"]

@@ -17,7 +17,6 @@ from torch.nn.functional import pixel_unshuffle
 
 from aipo.basics.arrays import per_image_sum
 from aipo.basics.errors import InputError
-from aipo.checkpoints import load_state, load_tensors, save_tensors
 from aipo.flows import Glow, TarFlow
 from aipo.flows.layers import (
     LOG_SCALE_BOUND,
@@ -30,6 +29,7 @@ from aipo.flows.layers import (
     InvertibleConv1x1,
     Squeeze,
 )
+from aipo.io.tensors import load_state, load_tensors, save_tensors
 
 KINDS = [*product(MULTISCALE, ["fixed", "any"]), ("tarflow", "fixed")]
 CASES = [(*kind, *rest) for kind in KINDS for rest in product([1, 3], [1, 2, 3])]

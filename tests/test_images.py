@@ -17,9 +17,9 @@ import torch
 from PIL import Image, ImageFile
 from torch import Tensor
 
-from aipo import images
 from aipo.basics.errors import InputError
-from aipo.images import MAX_PIXELS, hstack, read_image, write_image
+from aipo.io import images
+from aipo.io.images import MAX_PIXELS, hstack, read_image, write_image
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (6, 5, 3), dtype=np.uint8)

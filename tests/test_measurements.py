@@ -7,7 +7,8 @@ from closed_form import OPERATORS, SHAPE
 from safetensors.torch import save_file
 
 from aipo.basics.errors import AipoError, CheckpointError, InputError
-from aipo.checkpoints import load_tensors, save_tensors
+from aipo.io.measurements import load_measurement, save_measurement
+from aipo.io.tensors import load_tensors, save_tensors
 from aipo.likelihoods import (
     Clipped,
     Coloured,
@@ -26,7 +27,6 @@ from aipo.likelihoods import (
     StudentT,
     measure,
 )
-from aipo.measurements import load_measurement, save_measurement
 from aipo.operators import (
     Blur,
     Composition,

@@ -10,7 +10,7 @@ from PIL import Image
 from aipo.basics.errors import InputError
 from aipo.basics.quality import psnr, ssim
 from aipo.evaluation import Record, check_fit
-from aipo.images import read_square
+from aipo.io.images import read_square
 from aipo.likelihoods import measure
 from aipo.operators import Composition, GaussianSensing, Grey, block_mask
 from aipo.priors import load_prior

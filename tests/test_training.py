@@ -12,11 +12,11 @@ from pictures import ramps
 from torch import Tensor, nn
 
 from aipo.basics.errors import CheckpointError, InputError
-from aipo.checkpoints import load_tensors
 from aipo.flows import Glow
 from aipo.flows.training import loop as training
 from aipo.flows.training.data import PictureData
 from aipo.flows.training.loop import CHECKPOINT_NAME, METRICS_NAME, TrainingOptions, bits_per_dim, train
+from aipo.io.tensors import load_tensors
 from aipo.priors import build_flow
 
 OPTIONS = TrainingOptions(steps=12, batch=8, learning_rate=3e-3, warmup=3, average=0.8, validate_every=4)

@@ -9,11 +9,11 @@ import torch
 
 from aipo.basics.arrays import Images
 from aipo.basics.errors import InputError
-from aipo.checkpoints import CONFIG_NAME, TENSORS_NAME, write_atomic
 from aipo.flows import Flow
 from aipo.flows.training.data import PictureData, dequantize
 from aipo.flows.training.distributed import leads
 from aipo.flows.training.loop import CHECKPOINT_NAME, TrainingOptions, begin, bits_per_dim, curve, train
+from aipo.io.tensors import CONFIG_NAME, TENSORS_NAME, write_atomic
 from aipo.priors import SURROGATES, Fitted, FlowPrior, build_flow
 from aipo.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, log_prob
 

@@ -7,7 +7,7 @@ import torch
 
 from aipo.basics.arrays import Images
 from aipo.basics.errors import InputError
-from aipo.images import read_square
+from aipo.io.images import read_square
 from aipo.likelihoods import Gaussian, Laplace, Likelihood, Poisson
 from aipo.operators import (
     Blur,

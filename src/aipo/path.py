@@ -15,8 +15,8 @@ from torch import Tensor
 
 from aipo.basics.arrays import PerImage, as_per_image, expand
 from aipo.basics.errors import CheckpointError, InputError, Status
-from aipo.checkpoints import load_tensors, save_tensors
 from aipo.control import StepControl
+from aipo.io.tensors import load_tensors, save_tensors
 from aipo.minimise import Solution, minimise
 from aipo.problem import PLAIN, Deformation, Problem, Terms, reweighted, weighted
 from aipo.schedules import PathOptions

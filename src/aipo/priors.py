@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aipo import checkpoints
 from aipo.basics.arrays import Images, PerImage
 from aipo.basics.errors import CheckpointError, InputError
 from aipo.flows import Flow, Glow, Precision, RealNVP, TarFlow
+from aipo.io import tensors as checkpoints
 from aipo.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, Surrogate, energy
 
 FAMILIES: dict[str, type[Glow] | type[RealNVP] | type[TarFlow]] = {

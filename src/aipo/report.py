@@ -13,9 +13,9 @@ import torch
 from aipo.basics.arrays import Images
 from aipo.basics.errors import InputError
 from aipo.basics.quality import psnr
-from aipo.checkpoints import write_atomic
 from aipo.evaluation import Record, View, as_it_is
-from aipo.images import hstack, write_image
+from aipo.io.images import hstack, write_image
+from aipo.io.tensors import write_atomic
 from aipo.likelihoods import Likelihood
 from aipo.operators import Composition, GaussianSensing
 from aipo.reconstruction import Reconstruction

@@ -16,10 +16,10 @@ from aipo.basics.errors import AipoError, InputError
 from aipo.evaluation import Record, check_fit, restore
 from aipo.flows import Precision
 from aipo.flows.training.data import PICTURE_SUFFIXES
-from aipo.images import read_image
+from aipo.io.images import read_image
+from aipo.io.measurements import load_measurement
 from aipo.langevin import Draw, LangevinOptions
 from aipo.likelihoods import Gaussian, Likelihood
-from aipo.measurements import load_measurement
 from aipo.operators import Grey, Identity, LinearOperator, Mask, Operator
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import Weight

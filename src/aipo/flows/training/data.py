@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from aipo.basics.arrays import Images
 from aipo.basics.errors import InputError
-from aipo.images import read_image
+from aipo.io.images import read_image
 
 # Batches that are prepared side by side: a GPU takes one every few milliseconds, a CPU one a second.
 PREPARED = max(1, min(8, (os.cpu_count() or 1) // 2))

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from aipo.basics.errors import CheckpointError, InputError
-from aipo.checkpoints import load_state, load_tensors, save_tensors, write_atomic
 from aipo.flows import Flow, Precision, check_precision
 from aipo.flows.training.data import PictureData, ahead, dequantize
 from aipo.flows.training.distributed import average_gradients, leads, meet, share
 from aipo.flows.training.loss import Loss
 from aipo.flows.training.muon import Muon
+from aipo.io.tensors import load_state, load_tensors, save_tensors, write_atomic
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 METRICS_NAME = "metrics.jsonl"

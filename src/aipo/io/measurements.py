@@ -9,7 +9,7 @@ from torch import Tensor
 
 from aipo import likelihoods
 from aipo.basics.errors import InputError
-from aipo.checkpoints import load_tensors, save_tensors
+from aipo.io.tensors import load_tensors, save_tensors
 from aipo.likelihoods import Likelihood
 from aipo.operators import (
     Blur,
