@@ -21,10 +21,10 @@ from aipo.defaults import residual_tells
 from aipo.langevin import LangevinOptions
 from aipo.likelihoods import Gaussian, Heteroscedastic, Poisson
 from aipo.operators import Identity, Mask
+from aipo.operators.check import check_operator
 from aipo.reconstruct import reconstruct
 from aipo.schedules import PathOptions, geometric
 from aipo.surrogates import StationaryGaussian
-from aipo.testing import check_operator
 
 dinv = load()
 SIDE = 12

@@ -39,7 +39,7 @@ from aipo.operators import (
     motion_kernel,
     random_mask,
 )
-from aipo.testing import check_operator
+from aipo.operators.check import check_operator
 
 Shape = tuple[int, int, int]
 

@@ -7,9 +7,10 @@ data energy D = −log p(y | x), the prior energy R = −log p_G(x) of a normali
 from importlib import import_module
 from typing import Any
 
-from aipo import flows, foreign, likelihoods, operators, priors, testing
+from aipo import flows, foreign, likelihoods, operators, priors
 from aipo.branches import Branches, best_of
 from aipo.following import trace
+from aipo.operators import check as testing
 from aipo.priors import load_prior
 from aipo.reconstruct import reconstruct
 from aipo.reconstruction import Reconstruction
