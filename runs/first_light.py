@@ -30,9 +30,9 @@ from aipo.basics.arrays import Images
 from aipo.basics.quality import psnr, ssim
 from aipo.defaults import automatic
 from aipo.flows.training.data import load_pictures
+from aipo.gaussian import posterior
 from aipo.likelihoods import Gaussian, measure
 from aipo.operators import GaussianSensing, Identity, Mask, block_mask
-from aipo.posterior import posterior
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import reconstruct
 from aipo.reconstruction import Reconstruction

@@ -21,8 +21,8 @@ from torch import Tensor
 from aipo.basics.arrays import Images, Measurements
 from aipo.basics.errors import InputError
 from aipo.basics.quality import psnr
+from aipo.gaussian.closed_form import conjugate_gradients
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
-from aipo.posterior.form import conjugate_gradients
 
 Denoiser = Callable[[np.ndarray, float], np.ndarray]
 """(picture (H, W, C), strength) -> picture; the strength of a proximal map is its weight."""

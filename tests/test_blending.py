@@ -13,9 +13,9 @@ from test_selection import LARGE_OPERATORS, noise_draws, smooth_prior
 from aipo.basics.arrays import dot
 from aipo.blending import lowest_on_simplex, mixture, near_shares, sure_shares
 from aipo.components import EVERYWHERE, of_colour, places
+from aipo.gaussian import posterior
 from aipo.likelihoods import measure
 from aipo.operators import Identity, mosaic, random_mask
-from aipo.posterior import posterior
 from aipo.selection import Sure
 
 WEIGHTS = (0.1, 0.5, 2.0, 10.0)

@@ -16,8 +16,8 @@ from test_certificate import between
 from aipo.basics.errors import InputError, Status
 from aipo.branches import best_of
 from aipo.certificate import Verdict
+from aipo.gaussian import posterior
 from aipo.likelihoods import Gaussian
-from aipo.posterior import posterior
 from aipo.reconstruct import reconstruct
 from aipo.schedules import PathOptions, smoothing
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from aipo.basics.errors import CheckpointError
 from aipo.flows import Glow
+from aipo.gaussian.surrogates import LowRankGaussian
 from aipo.io import tensors as checkpoints
 from aipo.io.tensors import (
     CONFIG_NAME,
@@ -26,7 +27,6 @@ from aipo.io.tensors import (
     write_atomic,
 )
 from aipo.priors import FlowPrior, load_prior
-from aipo.surrogates import LowRankGaussian
 
 Files = dict[str, bytes]
 

@@ -18,13 +18,13 @@ from aipo.basics.quality import psnr
 from aipo.deepinv import FlowPrior, Reconstructor, from_deepinv
 from aipo.deepinv.loading import load
 from aipo.defaults import residual_tells
+from aipo.gaussian.surrogates import StationaryGaussian
 from aipo.langevin import LangevinOptions
 from aipo.likelihoods import Gaussian, Heteroscedastic, Poisson
 from aipo.operators import Identity, Mask
 from aipo.operators.check import check_operator
 from aipo.reconstruct import reconstruct
 from aipo.schedules import PathOptions, geometric
-from aipo.surrogates import StationaryGaussian
 
 dinv = load()
 SIDE = 12

@@ -19,6 +19,7 @@ from aipo.control import StepControl
 from aipo.flows import Glow
 from aipo.flows.training.data import PictureData
 from aipo.flows.training.loop import TrainingOptions, train
+from aipo.gaussian.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian
 from aipo.io.images import read_image, write_image
 from aipo.langevin import LangevinOptions
 from aipo.lbfgs import LBFGS
@@ -30,7 +31,6 @@ from aipo.reconstruct import Weight
 from aipo.restoring import RestoreOptions, restore_files
 from aipo.schedules import PathOptions, gaussian_to_prior, geometric, paper
 from aipo.solvers import Adam
-from aipo.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian
 
 SHAPE = (3, 8, 8)
 Restore = Callable[[Likelihood, FlowPrior], list[Tensor]]

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from aipo.basics.errors import InputError
 from aipo.flows import Glow
+from aipo.gaussian.surrogates import LowRankGaussian
+from aipo.gaussian.surrogates import energy as surrogate_energy
 from aipo.likelihoods import measure
 from aipo.objective import objective
 from aipo.operators import GaussianSensing, Identity, Mask
 from aipo.priors import FlowPrior
 from aipo.problem import PLAIN, Deformation
-from aipo.surrogates import LowRankGaussian
-from aipo.surrogates import energy as surrogate_energy
 
 SHAPE = (3, 8, 8)
 HALF = Deformation(share=0.5)

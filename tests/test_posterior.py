@@ -9,7 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aipo import posterior as forms
+from aipo import gaussian as forms
+from aipo.gaussian import (
+    Filtered,
+    Hole,
+    Iterative,
+    MaskedLowRank,
+    MaskedStationary,
+    Posterior,
+    Spectral,
+    posterior,
+)
+from aipo.gaussian.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, Surrogate
 from aipo.operators import (
     Blur,
     Composition,
@@ -22,18 +33,7 @@ from aipo.operators import (
     Mask,
     gaussian_kernel,
 )
-from aipo.posterior import (
-    Filtered,
-    Hole,
-    Iterative,
-    MaskedLowRank,
-    MaskedStationary,
-    Posterior,
-    Spectral,
-    posterior,
-)
 from aipo.priors import Gaussian
-from aipo.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, Surrogate
 
 Shape = tuple[int, int, int]
 SHAPE = (3, 6, 5)
@@ -317,7 +317,7 @@ def test_for_draws_few_missing_entries_are_exact(kind, surrogate):
 def test_which_form_draws_are_made_in(monkeypatch):
     assert isinstance(posterior(Identity(SHAPE), textured(SHAPE)).for_sampling(), MaskedStationary)
     assert isinstance(posterior(GaussianSensing(SHAPE, 9), textured(SHAPE)).for_sampling(), Spectral)
-    monkeypatch.setattr("aipo.posterior.masked.LARGEST_HOLE", 3)
+    monkeypatch.setattr("aipo.gaussian.masked.LARGEST_HOLE", 3)
     assert isinstance(posterior(random_mask(SHAPE), textured(SHAPE)).for_sampling(), Iterative)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from aipo.basics.errors import InputError
 from aipo.flows import Flow, Glow, RealNVP
+from aipo.gaussian.surrogates import LowRankGaussian
 from aipo.langevin import LangevinOptions
 from aipo.likelihoods import Gaussian, measure
 from aipo.operators import GaussianSensing, Identity, Mask
@@ -17,7 +18,6 @@ from aipo.priors import FlowPrior, bundled_priors, load_prior
 from aipo.reconstruct import reconstruct
 from aipo.sampling import sample
 from aipo.schedules import PathOptions, geometric
-from aipo.surrogates import LowRankGaussian
 
 SIZE = (8, 16)
 # Eight bits of mantissa: 2⁻⁸ for one rounding, amplified by a dozen layers.

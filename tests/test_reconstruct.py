@@ -26,6 +26,7 @@ from aipo.components import EVERYWHERE, places
 from aipo.defaults import automatic
 from aipo.flows import Glow
 from aipo.following import PATIENCE, trace
+from aipo.gaussian.surrogates import LowRankGaussian, StationaryGaussian
 from aipo.langevin import Draw, LangevinOptions
 from aipo.lbfgs import LBFGS
 from aipo.likelihoods import Gaussian, measure
@@ -39,7 +40,6 @@ from aipo.schedules import PathOptions, geometric, paper
 from aipo.selection import Discrepancy, Sure
 from aipo.solvers import GradientDescent
 from aipo.state import State
-from aipo.surrogates import LowRankGaussian, StationaryGaussian
 
 SHAPE = (3, 8, 8)
 SHORT = PathOptions(geometric(0.1, 8.0, 4), evaluations=5, tolerance=1e-3)

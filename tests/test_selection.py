@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aipo.basics.errors import InputError
+from aipo.gaussian import posterior
 from aipo.likelihoods import Coloured, Gaussian, Heteroscedastic, Laplace, Poisson, PoissonGaussian
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
-from aipo.posterior import posterior
 from aipo.priors import Gaussian as GaussianPrior
 from aipo.selection import Discrepancy, Sure, Tracker, l_curve
 

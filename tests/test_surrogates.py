@@ -8,8 +8,7 @@ from scipy.stats import multivariate_normal
 from torch import Tensor
 
 from aipo.basics.errors import InputError
-from aipo.priors import Gaussian
-from aipo.surrogates import (
+from aipo.gaussian.surrogates import (
     VARIANCE_FLOOR,
     LowRankGaussian,
     LowRankStationary,
@@ -18,6 +17,7 @@ from aipo.surrogates import (
     energy,
     log_prob,
 )
+from aipo.priors import Gaussian
 
 Shape = tuple[int, int, int]
 

@@ -14,10 +14,10 @@ from aipo.basics.arrays import Images, PerImage, White, content_seed
 from aipo.basics.errors import InputError, Status
 from aipo.certificate import UNFINISHED, Verdict
 from aipo.defaults import AUTOMATIC
+from aipo.gaussian import posterior
 from aipo.likelihoods import Gaussian, Likelihood
 from aipo.objective import objective
 from aipo.path import Trace
-from aipo.posterior import posterior
 from aipo.priors import Prior
 from aipo.schedules import PathOptions, ending
 from aipo.state import State

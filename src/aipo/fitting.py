@@ -13,9 +13,9 @@ from aipo.flows import Flow
 from aipo.flows.training.data import PictureData, dequantize
 from aipo.flows.training.distributed import leads
 from aipo.flows.training.loop import CHECKPOINT_NAME, TrainingOptions, begin, bits_per_dim, curve, train
+from aipo.gaussian.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, log_prob
 from aipo.io.tensors import CONFIG_NAME, TENSORS_NAME, write_atomic
 from aipo.priors import SURROGATES, Fitted, FlowPrior, build_flow
-from aipo.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, log_prob
 
 CARD_NAME = "README.md"
 

@@ -10,14 +10,14 @@ from torch import Tensor
 from aipo.basics.arrays import PerImage
 from aipo.basics.derivatives import HessianProduct, hessian_product, value_and_gradient
 from aipo.basics.errors import InputError
+from aipo.gaussian import Posterior, posterior
+from aipo.gaussian.surrogates import Surrogate
+from aipo.gaussian.surrogates import energy as surrogate_energy
 from aipo.likelihoods import Likelihood
-from aipo.posterior import Posterior, posterior
 from aipo.priors import Prior
 from aipo.problem import Deformation, Problem, Terms
 from aipo.scales import data_scale, surrogate_scale
 from aipo.starts import closed_start, measurement_start, solved_start
-from aipo.surrogates import Surrogate
-from aipo.surrogates import energy as surrogate_energy
 
 # Entries of x per call of the prior: bounds the memory that its gradient takes.
 LARGEST_CHUNK = 500_000

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from aipo.basics.arrays import Images, PerImage
 from aipo.basics.errors import CheckpointError, InputError
 from aipo.flows import Flow, Glow, Precision, RealNVP, TarFlow
+from aipo.gaussian.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, Surrogate, energy
 from aipo.io import tensors as checkpoints
-from aipo.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, Surrogate, energy
 
 FAMILIES: dict[str, type[Glow] | type[RealNVP] | type[TarFlow]] = {
     "glow": Glow,

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from aipo.basics.arrays import Images, White, content_seed
 from aipo.basics.errors import InputError
+from aipo.gaussian import posterior
 from aipo.langevin import Draw, LangevinOptions, langevin
 from aipo.likelihoods import Likelihood
 from aipo.objective import objective
-from aipo.posterior import posterior
 from aipo.priors import Prior
 from aipo.problem import Problem
 from aipo.scales import uneven_scale

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from aipo.basics.arrays import Images, PerImage, expand
+from aipo.gaussian import Noise, Posterior
 from aipo.likelihoods import Gaussian, Likelihood
 from aipo.operators import Identity, Mask
-from aipo.posterior import Noise, Posterior
 from aipo.solvers import Metric
 from aipo.starts import alpha
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from aipo.basics.arrays import Images, Measurements
 from aipo.basics.errors import InputError
 from aipo.deepinv.loading import load
+from aipo.gaussian.filtered import mix_colours
 from aipo.operators import Identity, LinearOperator, Mask, Operator
-from aipo.posterior.filtered import mix_colours
 
 dinv = load()
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from aipo.basics.arrays import Images, Measurements, PerImage, dot, expand
+from aipo.gaussian.surrogates import LowRankStationary, StationaryGaussian, Surrogate
 from aipo.operators import LinearOperator
-from aipo.surrogates import LowRankStationary, StationaryGaussian, Surrogate
 
 # White noise like a tensor: how draws are made.
 Noise: TypeAlias = Callable[[Tensor], Tensor]

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from aipo.basics.arrays import Images, PerImage, rowwise
 from aipo.basics.errors import InputError
-from aipo.surrogates.low_rank import Components, LowRankGaussian
-from aipo.surrogates.stationary import StationaryGaussian, filter_colours
+from aipo.gaussian.low_rank import Components, LowRankGaussian
+from aipo.gaussian.stationary import StationaryGaussian, filter_colours
 
 
 class LowRankStationary(Components):

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aipo.basics.arrays import Images, PerImage, expand
-from aipo.surrogates.form import VARIANCE_FLOOR
+from aipo.gaussian.surrogate import VARIANCE_FLOOR
 
 
 class StationaryGaussian(nn.Module):

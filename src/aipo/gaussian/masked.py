@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from aipo.basics.arrays import Images, Measurements, PerImage, expand, rowwise
+from aipo.gaussian.closed_form import Noise, Posterior, conjugate_gradients, wiener_noise
+from aipo.gaussian.general import Iterative
+from aipo.gaussian.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian
 from aipo.operators import Identity, Mask
-from aipo.posterior.form import Noise, Posterior, conjugate_gradients, wiener_noise
-from aipo.posterior.mixed import Iterative
-from aipo.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian
 
 # Missing entries up to which a matrix over them is factored in seconds.
 LARGEST_HOLE = 4096

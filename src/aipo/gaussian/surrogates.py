@@ -8,10 +8,10 @@ Fitted to the training pictures and stored with the prior. Each one offers the m
 - `LowRankStationary` for pictures of one size with texture: Σ = W Wᵀ + S.
 """
 
-from aipo.surrogates.form import VARIANCE_FLOOR, Surrogate, energy, log_prob
-from aipo.surrogates.low_rank import LowRankGaussian
-from aipo.surrogates.stationary import StationaryGaussian
-from aipo.surrogates.textured import LowRankStationary
+from aipo.gaussian.low_rank import LowRankGaussian
+from aipo.gaussian.low_rank_stationary import LowRankStationary
+from aipo.gaussian.stationary import StationaryGaussian
+from aipo.gaussian.surrogate import VARIANCE_FLOOR, Surrogate, energy, log_prob
 
 __all__ = [
     "VARIANCE_FLOOR",

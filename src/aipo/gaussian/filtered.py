@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from aipo.basics.arrays import Images, Measurements, PerImage, rowwise
+from aipo.gaussian.closed_form import Posterior
+from aipo.gaussian.surrogates import LowRankStationary, StationaryGaussian
 from aipo.operators import LinearOperator
-from aipo.posterior.form import Posterior
-from aipo.surrogates import LowRankStationary, StationaryGaussian
 
 # Numbers kept of the last α: those of a whole path for small pictures, two for large ones.
 KEPT = 1 << 24

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from aipo.basics.arrays import Images, Measurements, PerImage, dot, expand, rowwise
+from aipo.gaussian.closed_form import Noise, Posterior, conjugate_gradients, wiener_noise
+from aipo.gaussian.surrogates import LowRankStationary, StationaryGaussian, Surrogate
 from aipo.operators import LinearOperator
-from aipo.posterior.form import Noise, Posterior, conjugate_gradients, wiener_noise
-from aipo.surrogates import LowRankStationary, StationaryGaussian, Surrogate
 
 
 class Spectral(Posterior):

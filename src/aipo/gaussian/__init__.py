@@ -17,12 +17,12 @@ every α, because the weight λ changes along the path. Forms of the inverse, by
 
 from math import prod
 
+from aipo.gaussian.closed_form import Noise, Posterior
+from aipo.gaussian.filtered import Filtered
+from aipo.gaussian.general import Iterative, Spectral
+from aipo.gaussian.masked import Hole, MaskedLowRank, MaskedStationary
+from aipo.gaussian.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, Surrogate
 from aipo.operators import Identity, LinearOperator, Mask
-from aipo.posterior.filtered import Filtered
-from aipo.posterior.form import Noise, Posterior
-from aipo.posterior.masked import Hole, MaskedLowRank, MaskedStationary
-from aipo.posterior.mixed import Iterative, Spectral
-from aipo.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, Surrogate
 
 __all__ = [
     "Filtered",

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from aipo.basics.arrays import Images, rowwise
 from aipo.basics.errors import InputError
-from aipo.surrogates.form import VARIANCE_FLOOR
+from aipo.gaussian.surrogate import VARIANCE_FLOOR
 
 
 class Components(nn.Module):
