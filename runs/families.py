@@ -26,13 +26,13 @@ import torch
 from common import add_line, heading, load_faces, mean, read
 
 from aipo.basics.quality import psnr
-from aipo.fitting import FlowOptions, Origin, fit_prior
 from aipo.flows import Flow
 from aipo.flows.training.data import PictureData, load_pictures
 from aipo.flows.training.loop import TrainingOptions, curve, train
 from aipo.likelihoods import measure
 from aipo.operators import GaussianSensing, Identity, block_mask
 from aipo.priors import FlowPrior, build_flow, load_prior
+from aipo.priors.fit import FlowOptions, Origin, fit_prior
 from aipo.reconstruct import reconstruct
 
 SHAPE, HELD_OUT, COUNT = (3, 64, 64), 1006, 6

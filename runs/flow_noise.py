@@ -21,12 +21,12 @@ from common import heading, mean, save
 from torch import Tensor
 
 from aipo.basics.quality import psnr
-from aipo.fitting import FlowOptions, Origin, fit_prior
 from aipo.flows.training.data import PictureData, load_pictures
 from aipo.flows.training.loop import TrainingOptions
 from aipo.likelihoods import Coloured, FlowNoise, Gaussian, Likelihood
 from aipo.operators import Identity
 from aipo.priors import FlowPrior, load_prior
+from aipo.priors.fit import FlowOptions, Origin, fit_prior
 from aipo.reconstruct import reconstruct
 
 SHAPE, COUNT, WHITE = (1, 28, 28), 20, 0.02

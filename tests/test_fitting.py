@@ -5,10 +5,10 @@ import torch
 from pictures import ramps
 
 from aipo.basics.errors import InputError
-from aipo.fitting import FlowOptions, Origin, fit_prior
 from aipo.flows.training.data import PictureData
 from aipo.flows.training.loop import TrainingOptions
 from aipo.priors import load_prior
+from aipo.priors.fit import FlowOptions, Origin, fit_prior
 
 FLOW = FlowOptions(levels=1, steps=2, hidden=8)
 OPTIONS = TrainingOptions(steps=6, batch=4, learning_rate=1e-2, warmup=1, validate_every=3)

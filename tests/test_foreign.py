@@ -11,11 +11,11 @@ from torch.distributions.categorical import Categorical
 
 import aipo
 from aipo.basics.errors import InputError, Status
-from aipo.foreign import Foreign, freia
 from aipo.gaussian.surrogates import LowRankGaussian
 from aipo.likelihoods import measure
 from aipo.operators import GaussianSensing, Identity
 from aipo.priors import Gaussian
+from aipo.priors.foreign import Foreign, freia
 
 SHAPE = (1, 4, 4)
 N = 16

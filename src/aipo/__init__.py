@@ -7,11 +7,11 @@ data energy D = −log p(y | x), the prior energy R = −log p_G(x) of a normali
 from importlib import import_module
 from typing import Any
 
-from aipo import flows, foreign, likelihoods, operators, priors
+from aipo import flows, likelihoods, operators, priors
 from aipo.branches import Branches, best_of
 from aipo.following import trace
 from aipo.operators import check as testing
-from aipo.priors import load_prior
+from aipo.priors import foreign, load_prior
 from aipo.reconstruct import reconstruct
 from aipo.reconstruction import Reconstruction
 from aipo.sampling import LangevinOptions, Samples, sample

@@ -12,7 +12,6 @@ from tqdm import tqdm
 from aipo import demo
 from aipo.basics.errors import AipoError, InputError
 from aipo.defaults import AUTOMATIC
-from aipo.fitting import FlowOptions, Origin, fit_prior
 from aipo.flows.training.data import PictureData, load_pictures
 from aipo.flows.training.distributed import join, leads
 from aipo.flows.training.loop import TrainingOptions
@@ -21,6 +20,7 @@ from aipo.io.tensors import load_config
 from aipo.langevin import Draw
 from aipo.measuring import MeasureOptions, measure_picture
 from aipo.priors import bundled_priors, load_prior
+from aipo.priors.fit import FlowOptions, Origin, fit_prior
 from aipo.report import prepare_folder, table
 from aipo.restoring import MEASUREMENT_SUFFIX, RestoreOptions, listed, restore_files
 from aipo.state import State

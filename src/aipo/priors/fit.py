@@ -15,7 +15,8 @@ from aipo.flows.training.distributed import leads
 from aipo.flows.training.loop import CHECKPOINT_NAME, TrainingOptions, begin, bits_per_dim, curve, train
 from aipo.gaussian.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, log_prob
 from aipo.io.tensors import CONFIG_NAME, TENSORS_NAME, write_atomic
-from aipo.priors import SURROGATES, Fitted, FlowPrior, build_flow
+from aipo.priors.flow_prior import Fitted, FlowPrior
+from aipo.priors.library import SURROGATES, build_flow
 
 CARD_NAME = "README.md"
 

@@ -1,0 +1,125 @@
+"""The density of a trained flow as a prior, with its Gaussian surrogate."""
+
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aipo.basics.arrays import Images, PerImage
+from aipo.basics.errors import InputError
+from aipo.flows import Flow, Precision
+from aipo.gaussian.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian
+from aipo.io import tensors as checkpoints
+
+Fitted: TypeAlias = LowRankGaussian | LowRankStationary | StationaryGaussian
+
+
+class FlowPrior(nn.Module):
+    """The density of a normalizing flow, with its Gaussian surrogate and a description of its origin.
+
+    A flow for any size sees a picture whose sides are not divisible by its factor after reflection at the
+    right and bottom border; the energy is then the reflected picture's energy per entry times the number
+    of entries of x. This is part of the definition of R.
+
+    Args:
+        flow: trained; its weights are frozen here.
+        surrogate: fitted to the same pictures.
+        card: what the prior was trained on, by which command, how good it is, under which licence.
+        precision: of the flow's networks. "bfloat16" is faster where the processor or the GPU knows it, and
+            usually restores as well (docs/results/precision.md).
+
+    Raises:
+        InputError: a precision that the flow has no evaluation for.
+    """
+
+    def __init__(self, flow: Flow, surrogate: Fitted, card: dict[str, Any], precision: Precision = "float32"):
+        super().__init__()
+        self.flow = flow.freeze(precision)
+        self.surrogate = surrogate
+        self.card = card
+
+    @property
+    def shape(self) -> tuple[int, int | None, int | None]:
+        """(C, H, W) of the pictures; None where any size will do."""
+        return self.flow.shape
+
+    @property
+    def exact(self) -> "FlowPrior":
+        """The same prior with all networks in float32; itself where they are."""
+        if self.flow.precision == "float32":
+            return self
+        return FlowPrior(self.flow.trained, self.surrogate, self.card)
+
+    def energy(self, x: Images) -> PerImage:
+        """R(x) = −log p(x), nats per image.
+
+        Raises:
+            InputError: other channels or size than the flow's; sides too short to reflect.
+        """
+        padded = self._pad(x)
+        return -self.flow.log_prob(padded) * (x[0].numel() / padded[0].numel())
+
+    def log_prob(self, x: Images) -> PerImage:
+        """log p(x), nats per image."""
+        return -self.energy(x)
+
+    def encode(self, x: Images) -> Tensor:
+        """Latent of x (of the reflected picture where sides are not divisible)."""
+        return self.flow(self._pad(x))[0]
+
+    def decode(self, z: Tensor) -> Images:
+        """Image of a latent."""
+        return self.flow.inverse(z)
+
+    def generate(self, z: Tensor) -> tuple[Images, PerImage]:
+        """Image x of a latent and R(x), nats per image, in one pass of the flow."""
+        x, log_prob = self.flow.generate(z)
+        return x, -log_prob
+
+    @torch.no_grad()
+    def sample(
+        self, count: int, size: tuple[int, int] | None = None, temperature: float = 1.0, seed: int = 0
+    ) -> Images:
+        """`count` pictures drawn from the prior.
+
+        Args:
+            size: (H, W), needed where the prior takes any size.
+            temperature: standard deviation of the latents.
+        """
+        channels, height, width = self.shape
+        if size is not None:
+            height, width = size
+        if height is None or width is None:
+            raise InputError("this prior draws pictures of any size; give size=(H, W)")
+        generator = torch.Generator().manual_seed(seed)
+        z = temperature * torch.randn(count, channels, height, width, generator=generator)
+        return self.decode(z.to(next(self.parameters())))
+
+    def save(self, folder: str | Path) -> None:
+        """Write a prior folder: config.json and model.safetensors (float16 weights and loadings)."""
+        tensors = {f"flow.{name}": value.half() for name, value in self.flow.trained.state_dict().items()}
+        tensors |= {f"surrogate.{name}": value for name, value in self.surrogate.state_dict().items()}
+        if "surrogate.loadings" in tensors:  # by far the largest tensor of a prior for one size
+            tensors["surrogate.loadings"] = tensors["surrogate.loadings"].half()
+        checkpoints.save_folder(Path(folder), self.card, tensors)
+
+    def _pad(self, x: Images) -> Images:
+        channels, height, width = self.shape
+        if not x.is_floating_point():
+            raise InputError(
+                f"pictures are floating-point numbers in [0, 1], got {x.dtype}; divide bytes by 255"
+            )
+        factor = self.flow.factor
+        if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape[2:]:
+            return x  # the flow refuses it
+        bottom, right = -x.shape[2] % factor, -x.shape[3] % factor
+        if height is not None or width is not None or (bottom == 0 and right == 0):
+            return x
+        if bottom >= x.shape[2] or right >= x.shape[3]:
+            raise InputError(
+                f"a picture of {x.shape[2]} × {x.shape[3]} is too small for this prior; both sides must be "
+                f"at least {factor // 2 + 1}"
+            )
+        return F.pad(x, (0, right, 0, bottom), mode="reflect")
