@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from aipo.basics.arrays import Images, PerImage, dot
-from aipo.latents import latent_terms
 from aipo.likelihoods import Likelihood
-from aipo.objective import objective
+from aipo.path.latents import latent_terms
+from aipo.path.objective import objective
+from aipo.path.problem import Problem
 from aipo.priors import FlowPrior, Prior
-from aipo.problem import Problem
 
 
 def in_pictures(likelihood: Likelihood, prior: Prior, start: Images) -> Problem:

@@ -29,15 +29,17 @@ from torch import Tensor
 
 from aipo.defaults import direct
 from aipo.following import trace
-from aipo.lbfgs import LBFGS
 from aipo.likelihoods import Gaussian, measure
-from aipo.objective import objective
-from aipo.path import Trace
-from aipo.predictors import warm
+from aipo.path.objective import objective
+from aipo.path.options import PathOptions
+from aipo.path.predictors import warm
+from aipo.path.problem import Deformation, Problem, Terms
+from aipo.path.schedules import paper
+from aipo.path.solvers.descent import Adam, GradientDescent
+from aipo.path.solvers.lbfgs import LBFGS
+from aipo.path.solvers.solver import Solver
+from aipo.path.trace import Trace
 from aipo.priors import FlowPrior, load_prior
-from aipo.problem import Deformation, Problem, Terms
-from aipo.schedules import PathOptions, paper
-from aipo.solvers import Adam, GradientDescent, Solver
 
 COUNT, BUDGET, LONG, CLOSE = 6, 150, 450, 1e-3
 WEIGHTS = (0.1, 0.3, 1.0, 3.0)

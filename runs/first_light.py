@@ -33,10 +33,10 @@ from aipo.flows.training.data import load_pictures
 from aipo.gaussian import posterior
 from aipo.likelihoods import Gaussian, measure
 from aipo.operators import GaussianSensing, Identity, Mask, block_mask
+from aipo.path.options import PathOptions
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import reconstruct
 from aipo.reconstruction import Reconstruction
-from aipo.schedules import PathOptions
 
 COUNT = 12
 PLAIN_TV = "TV in RGB"

@@ -29,16 +29,18 @@ from torch import Tensor
 
 from aipo.basics.arrays import Images
 from aipo.basics.quality import psnr
-from aipo.lbfgs import LBFGS
 from aipo.likelihoods import Gaussian
-from aipo.objective import objective
-from aipo.path import Trace
-from aipo.predictors import warm
+from aipo.path.objective import objective
+from aipo.path.options import PathOptions
+from aipo.path.predictors import warm
+from aipo.path.problem import Problem
+from aipo.path.schedules import geometric
+from aipo.path.solvers.descent import Adam
+from aipo.path.solvers.lbfgs import LBFGS
+from aipo.path.solvers.solver import Solver
+from aipo.path.trace import Trace
 from aipo.priors import FlowPrior, load_prior
-from aipo.problem import Problem
 from aipo.reconstruct import reconstruct
-from aipo.schedules import PathOptions, geometric
-from aipo.solvers import Adam, Solver
 
 BUDGET = 300
 GRID = geometric(0.01, 100.0, 18)[1:]

@@ -23,12 +23,13 @@ from torch import Tensor
 from aipo.basics.derivatives import hessian_product, value_and_gradient
 from aipo.branches import lowest
 from aipo.certificate import Verdict, certify
-from aipo.lbfgs import LBFGS
-from aipo.path import Trace
-from aipo.predictors import warm
-from aipo.problem import Deformation, Problem, Terms
-from aipo.schedules import PathOptions, paper, smoothing
-from aipo.solvers import GradientDescent
+from aipo.path.options import PathOptions
+from aipo.path.predictors import warm
+from aipo.path.problem import Deformation, Problem, Terms
+from aipo.path.schedules import paper, smoothing
+from aipo.path.solvers.descent import GradientDescent
+from aipo.path.solvers.lbfgs import LBFGS
+from aipo.path.trace import Trace
 
 COMPONENTS, TOLERANCE = 6, 1e-3
 # Cold starts and their evaluations set the budget; the engine's branches converge long before it is spent.

@@ -33,9 +33,9 @@ from aipo.flows.training.loop import bits_per_dim, train
 from aipo.io.tensors import load_state, load_tensors, save_tensors
 from aipo.likelihoods import Gaussian, measure
 from aipo.operators import GaussianSensing, Identity, LinearOperator, block_mask
+from aipo.path.schedules import smoothing
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import reconstruct
-from aipo.schedules import smoothing
 
 COUNT = 6
 RANGE = (0.002, 1.0)

@@ -25,16 +25,16 @@ from cost import COUNT, tasks
 from aipo.basics.arrays import Images
 from aipo.basics.quality import psnr
 from aipo.defaults import automatic
-from aipo.lbfgs import LBFGS
 from aipo.likelihoods import Gaussian
-from aipo.objective import objective
-from aipo.path import Trace
-from aipo.predictors import warm
+from aipo.path.objective import objective
+from aipo.path.options import PathOptions, ending
+from aipo.path.predictors import warm
+from aipo.path.problem import Deformation
+from aipo.path.solvers.descent import Adam
+from aipo.path.solvers.lbfgs import LBFGS
+from aipo.path.state import State
+from aipo.path.trace import Trace
 from aipo.priors import FlowPrior, load_prior
-from aipo.problem import Deformation
-from aipo.schedules import PathOptions, ending
-from aipo.solvers import Adam
-from aipo.state import State
 
 STARTS = ("grey", "random", "null space", "A⁺y", "surrogate")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aipo.solvers import Metric, Point
+from aipo.path.solvers.solver import Metric, Point
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from aipo.branches import best_of
 from aipo.certificate import Verdict
 from aipo.gaussian import posterior
 from aipo.likelihoods import Gaussian
+from aipo.path.options import PathOptions
+from aipo.path.schedules import smoothing
 from aipo.reconstruct import reconstruct
-from aipo.schedules import PathOptions, smoothing
 
 DIRECT = PathOptions((1.0,), evaluations=60, tolerance=1e-12)
 

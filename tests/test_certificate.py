@@ -12,9 +12,10 @@ from aipo.certificate import Verdict, certify
 from aipo.following import trace
 from aipo.likelihoods import Gaussian
 from aipo.operators import Identity
+from aipo.path.options import PathOptions
+from aipo.path.schedules import paper
 from aipo.priors import Mixture
 from aipo.reconstruct import reconstruct
-from aipo.schedules import PathOptions, paper
 
 EXACTLY = PathOptions((0.0, 0.3, 1.0), evaluations=60, tolerance=1e-10)
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 from test_objective import flow_problem
 
-from aipo.lbfgs import LBFGS
 from aipo.operators import GaussianSensing, Identity, Mask
-from aipo.path import Trace
-from aipo.predictors import warm
-from aipo.problem import PLAIN
-from aipo.schedules import PathOptions
+from aipo.path.options import PathOptions
+from aipo.path.predictors import warm
+from aipo.path.problem import PLAIN
+from aipo.path.solvers.lbfgs import LBFGS
+from aipo.path.trace import Trace
 
 SHAPE = (3, 8, 8)
 ALL = torch.arange(2)

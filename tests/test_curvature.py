@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from aipo.curvature import smallest_curvature
+from aipo.path.solvers.curvature import smallest_curvature
 
 
 def symmetric(n: int, seed: int, values: Tensor) -> Tensor:

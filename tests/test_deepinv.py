@@ -23,8 +23,9 @@ from aipo.langevin import LangevinOptions
 from aipo.likelihoods import Gaussian, Heteroscedastic, Poisson
 from aipo.operators import Identity, Mask
 from aipo.operators.check import check_operator
+from aipo.path.options import PathOptions
+from aipo.path.schedules import geometric
 from aipo.reconstruct import reconstruct
-from aipo.schedules import PathOptions, geometric
 
 dinv = load()
 SIDE = 12

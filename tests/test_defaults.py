@@ -6,7 +6,6 @@ from closed_form import gaussian_prior
 
 from aipo import load_prior
 from aipo.defaults import AUTOMATIC_NOISY, automatic, direct, for_mixtures, residual_tells
-from aipo.lbfgs import LBFGS
 from aipo.likelihoods import Gaussian, Laplace, measure
 from aipo.operators import (
     Blur,
@@ -22,8 +21,9 @@ from aipo.operators import (
     gaussian_kernel,
     motion_kernel,
 )
+from aipo.path.solvers.descent import Adam
+from aipo.path.solvers.lbfgs import LBFGS
 from aipo.reconstruct import reconstruct
-from aipo.solvers import Adam
 
 SHAPE = (1, 28, 28)
 

@@ -15,22 +15,23 @@ import aipo
 from aipo import operators as op
 from aipo.basics.devices import usable
 from aipo.basics.errors import InputError
-from aipo.control import StepControl
 from aipo.flows import Glow
 from aipo.flows.training.data import PictureData
 from aipo.flows.training.loop import TrainingOptions, train
 from aipo.gaussian.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian
 from aipo.io.images import read_image, write_image
 from aipo.langevin import LangevinOptions
-from aipo.lbfgs import LBFGS
 from aipo.likelihoods import Likelihood, measure
-from aipo.newton import NewtonCG
-from aipo.predictors import secant
+from aipo.path.options import PathOptions
+from aipo.path.predictors import secant
+from aipo.path.schedules import gaussian_to_prior, geometric, paper
+from aipo.path.solvers.descent import Adam
+from aipo.path.solvers.lbfgs import LBFGS
+from aipo.path.solvers.newton import NewtonCG
+from aipo.path.step_control import StepControl
 from aipo.priors import FlowPrior
 from aipo.reconstruct import Weight
 from aipo.restoring import RestoreOptions, restore_files
-from aipo.schedules import PathOptions, gaussian_to_prior, geometric, paper
-from aipo.solvers import Adam
 
 SHAPE = (3, 8, 8)
 Restore = Callable[[Likelihood, FlowPrior], list[Tensor]]

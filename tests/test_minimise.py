@@ -6,9 +6,10 @@ from problems import PROBLEMS, Problem, identity
 from torch import Tensor
 
 from aipo.basics.errors import Status
-from aipo.lbfgs import LBFGS
-from aipo.minimise import Solution, minimise
-from aipo.solvers import Adam, GradientDescent, Point, Solver
+from aipo.path.solvers.descent import Adam, GradientDescent
+from aipo.path.solvers.lbfgs import LBFGS
+from aipo.path.solvers.minimise import Solution, minimise
+from aipo.path.solvers.solver import Point, Solver
 
 SOLVERS = [GradientDescent(0.01), Adam(0.05), LBFGS()]
 solvers = pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: type(solver).__name__)

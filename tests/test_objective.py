@@ -11,10 +11,10 @@ from aipo.flows import Glow
 from aipo.gaussian.surrogates import LowRankGaussian
 from aipo.gaussian.surrogates import energy as surrogate_energy
 from aipo.likelihoods import measure
-from aipo.objective import objective
 from aipo.operators import GaussianSensing, Identity, Mask
+from aipo.path.objective import objective
+from aipo.path.problem import PLAIN, Deformation
 from aipo.priors import FlowPrior
-from aipo.problem import PLAIN, Deformation
 
 SHAPE = (3, 8, 8)
 HALF = Deformation(share=0.5)

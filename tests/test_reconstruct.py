@@ -28,18 +28,19 @@ from aipo.flows import Glow
 from aipo.following import PATIENCE, trace
 from aipo.gaussian.surrogates import LowRankGaussian, StationaryGaussian
 from aipo.langevin import Draw, LangevinOptions
-from aipo.lbfgs import LBFGS
 from aipo.likelihoods import Gaussian, measure
-from aipo.objective import objective
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask, block_mask
-from aipo.predictors import cold, warm
+from aipo.path.objective import objective
+from aipo.path.options import PathOptions
+from aipo.path.predictors import cold, warm
+from aipo.path.schedules import geometric, paper
+from aipo.path.solvers.descent import GradientDescent
+from aipo.path.solvers.lbfgs import LBFGS
+from aipo.path.state import State
 from aipo.priors import FlowPrior
 from aipo.reconstruct import reconstruct
 from aipo.reconstruction import Reconstruction
-from aipo.schedules import PathOptions, geometric, paper
 from aipo.selection import Discrepancy, Sure
-from aipo.solvers import GradientDescent
-from aipo.state import State
 
 SHAPE = (3, 8, 8)
 SHORT = PathOptions(geometric(0.1, 8.0, 4), evaluations=5, tolerance=1e-3)
@@ -363,7 +364,7 @@ def test_the_papers_path_with_every_choice_of_weight(weight):
 def test_large_batches_are_evaluated_in_chunks(monkeypatch):
     likelihood = noisy(FLOW_OPERATORS["denoising"])
     whole = reconstruct(likelihood, PRIOR, 0.7, SHORT)
-    monkeypatch.setattr("aipo.objective.LARGEST_CHUNK", 200)
+    monkeypatch.setattr("aipo.path.objective.LARGEST_CHUNK", 200)
     sizes: list[int] = []
 
     class Chunked(WithSurrogate):

@@ -6,8 +6,8 @@ from test_noise_models import MODELS, PRIOR, SHAPE, drawn, measured
 
 from aipo.basics.arrays import White
 from aipo.likelihoods import Gaussian, Heteroscedastic
-from aipo.objective import objective
 from aipo.operators import Identity, Mask, gamma_curve
+from aipo.path.objective import objective
 from aipo.sampling import sampling_problem
 
 COUNT = 4000

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aipo.basics.errors import InputError
-from aipo.control import StepControl
-from aipo.predictors import warm
-from aipo.problem import Deformation
-from aipo.schedules import PathOptions, ending, gaussian_to_prior, geometric, paper, smoothing, uniform
-from aipo.solvers import GradientDescent
+from aipo.path.options import PathOptions, ending
+from aipo.path.predictors import warm
+from aipo.path.problem import Deformation
+from aipo.path.schedules import gaussian_to_prior, geometric, paper, smoothing, uniform
+from aipo.path.solvers.descent import GradientDescent
+from aipo.path.step_control import StepControl
 
 
 @given(st.floats(1e-3, 1e3), st.integers(1, 50))

@@ -12,10 +12,11 @@ from problems import PROBLEMS, Problem, identity
 from torch import Tensor
 
 from aipo.basics.errors import Status
-from aipo.lbfgs import LBFGS, LBFGSState
-from aipo.minimise import minimise
-from aipo.newton import NewtonCG
-from aipo.solvers import Adam, GradientDescent, Metric, Point, Solver
+from aipo.path.solvers.descent import Adam, GradientDescent
+from aipo.path.solvers.lbfgs import LBFGS, LBFGSState
+from aipo.path.solvers.minimise import minimise
+from aipo.path.solvers.newton import NewtonCG
+from aipo.path.solvers.solver import Metric, Point, Solver
 
 FINITE = [problem for problem in PROBLEMS if problem.name != "walled"]
 problems = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)

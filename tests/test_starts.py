@@ -9,10 +9,10 @@ from aipo.basics.arrays import dot
 from aipo.gaussian import posterior
 from aipo.gaussian.surrogates import energy as surrogate_energy
 from aipo.likelihoods import Likelihood, OneBit
-from aipo.objective import objective
 from aipo.operators import GaussianSensing, Identity, gamma_curve
-from aipo.scales import surrogate_scale
-from aipo.starts import SMALLEST_WEIGHT, TOLERANCE, closed_start, solved_start
+from aipo.path.metric import surrogate_scale
+from aipo.path.objective import objective
+from aipo.path.starts import SMALLEST_WEIGHT, TOLERANCE, closed_start, solved_start
 
 WEIGHTS = torch.tensor([0.5, 1.0, 4.0], dtype=torch.float64)
 ONE = torch.ones(1, dtype=torch.float64)

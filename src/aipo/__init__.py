@@ -11,11 +11,12 @@ from aipo import flows, likelihoods, operators, priors
 from aipo.branches import Branches, best_of
 from aipo.following import trace
 from aipo.operators import check as testing
+from aipo.path.options import PathOptions
+from aipo.path.schedules import gaussian_to_prior, paper, smoothing
 from aipo.priors import foreign, load_prior
 from aipo.reconstruct import reconstruct
 from aipo.reconstruction import Reconstruction
 from aipo.sampling import LangevinOptions, Samples, sample
-from aipo.schedules import PathOptions, gaussian_to_prior, paper, smoothing
 
 __version__ = "0.1.0"
 __all__ = [

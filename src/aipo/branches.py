@@ -16,11 +16,11 @@ from aipo.certificate import UNFINISHED, Verdict
 from aipo.defaults import AUTOMATIC
 from aipo.gaussian import posterior
 from aipo.likelihoods import Gaussian, Likelihood
-from aipo.objective import objective
-from aipo.path import Trace
+from aipo.path.objective import objective
+from aipo.path.options import PathOptions, ending
+from aipo.path.state import State
+from aipo.path.trace import Trace
 from aipo.priors import Prior
-from aipo.schedules import PathOptions, ending
-from aipo.state import State
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from aipo.basics.arrays import PerImage
 from aipo.basics.errors import InputError, Status
-from aipo.curvature import smallest_curvature
-from aipo.problem import Problem
-from aipo.state import State
+from aipo.path.problem import Problem
+from aipo.path.solvers.curvature import smallest_curvature
+from aipo.path.state import State
 
 
 class Verdict(IntEnum):

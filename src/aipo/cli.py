@@ -19,11 +19,11 @@ from aipo.io.measurements import save_measurement
 from aipo.io.tensors import load_config
 from aipo.langevin import Draw
 from aipo.measuring import MeasureOptions, measure_picture
+from aipo.path.state import State
 from aipo.priors import bundled_priors, load_prior
 from aipo.priors.fit import FlowOptions, Origin, fit_prior
 from aipo.report import prepare_folder, table
 from aipo.restoring import MEASUREMENT_SUFFIX, RestoreOptions, listed, restore_files
-from aipo.state import State
 
 log = logging.getLogger("aipo")
 

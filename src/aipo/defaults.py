@@ -12,13 +12,14 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from aipo.gaussian.surrogates import LowRankStationary
-from aipo.lbfgs import LBFGS
 from aipo.likelihoods import Gaussian, Likelihood
 from aipo.operators import Composition, Downsampling, Identity, LinearOperator, Mask, Operator
-from aipo.predictors import warm
+from aipo.path.options import PathOptions
+from aipo.path.predictors import warm
+from aipo.path.schedules import geometric
+from aipo.path.solvers.descent import Adam
+from aipo.path.solvers.lbfgs import LBFGS
 from aipo.priors import FlowPrior, Prior
-from aipo.schedules import PathOptions, geometric
-from aipo.solvers import Adam
 
 # Steps of √2 in λ, few evaluations at each: the path carries solution and curvature from one to the next.
 AUTOMATIC = PathOptions(geometric(0.2, 12.8, 13), evaluations=8, tolerance=0.5)

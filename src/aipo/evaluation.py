@@ -13,10 +13,10 @@ from aipo.basics.errors import InputError
 from aipo.basics.quality import psnr
 from aipo.langevin import LangevinOptions
 from aipo.likelihoods import Likelihood
+from aipo.path.options import PathOptions
 from aipo.priors import FlowPrior
 from aipo.reconstruct import Watch, Weight, reconstruct
 from aipo.reconstruction import Reconstruction
-from aipo.schedules import PathOptions
 
 View = Callable[[Images], Images]
 

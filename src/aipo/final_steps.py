@@ -5,11 +5,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from aipo.path import Trace
+from aipo.path.options import PathOptions
+from aipo.path.problem import Problem
+from aipo.path.state import State
+from aipo.path.trace import Trace
 from aipo.priors import FlowPrior, Prior
-from aipo.problem import Problem
-from aipo.schedules import PathOptions
-from aipo.state import State
 
 
 def exact_form(prior: Prior) -> Prior:

@@ -9,16 +9,16 @@ from torch import Tensor
 from aipo.basics.arrays import Images, PerImage
 from aipo.basics.errors import Status
 from aipo.defaults import automatic
-from aipo.latents import in_latents
 from aipo.likelihoods import Likelihood
-from aipo.objective import objective
-from aipo.path import Trace
+from aipo.path.latents import in_latents
+from aipo.path.objective import objective
+from aipo.path.options import PathOptions
+from aipo.path.problem import Problem
+from aipo.path.state import State
+from aipo.path.trace import Trace
 from aipo.priors import Prior
-from aipo.problem import Problem
 from aipo.reconstruction import Reconstruction
-from aipo.schedules import PathOptions
 from aipo.selection import Criterion, Tracker
-from aipo.state import State
 
 PathWatch = Callable[[State], None] | None
 

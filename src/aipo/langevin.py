@@ -20,7 +20,7 @@ from torch import Tensor
 
 from aipo.basics.arrays import PerImage, White, dot, expand
 from aipo.basics.errors import InputError
-from aipo.problem import PLAIN, Problem
+from aipo.path.problem import PLAIN, Problem
 
 # Squared energy error of a step, per dimension, that the burn-in aims at; beyond the second number the step
 # is not taken.

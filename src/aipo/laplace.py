@@ -16,8 +16,8 @@ from torch import Tensor
 from aipo.basics.arrays import PerImage, White, dot, expand
 from aipo.basics.derivatives import HessianProduct
 from aipo.basics.errors import InputError
-from aipo.problem import PLAIN, Problem
-from aipo.solvers import Metric
+from aipo.path.problem import PLAIN, Problem
+from aipo.path.solvers.solver import Metric
 
 # Draws of N(0, M) that its diagonal is taken from.
 DRAWS = 200

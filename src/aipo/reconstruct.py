@@ -16,12 +16,12 @@ from aipo.final_steps import exact_form, final_steps, last_accepted
 from aipo.following import PATIENCE, PathWatch, followed, problem_of, reconstruction, select, trace
 from aipo.langevin import Draw, LangevinOptions
 from aipo.likelihoods import Likelihood
+from aipo.path.options import PathOptions, ending
+from aipo.path.state import State
 from aipo.priors import Prior
 from aipo.reconstruction import Reconstruction
 from aipo.sampling import chain, sampling_problem
-from aipo.schedules import PathOptions, ending
 from aipo.selection import Discrepancy, Sure, l_curve
-from aipo.state import State
 
 Weight = float | Literal["auto", "mean", "bayes", "sure", "discrepancy", "l-curve"]
 Watch = Callable[[State | Draw], None]

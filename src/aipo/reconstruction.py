@@ -10,10 +10,10 @@ from aipo.basics.errors import Status
 from aipo.certificate import Certificate, certify
 from aipo.laplace import laplace_std
 from aipo.likelihoods import Likelihood
+from aipo.path.problem import Problem
+from aipo.path.state import State
 from aipo.priors import Prior
-from aipo.problem import Problem
 from aipo.sampling import Samples, chain, sampling_problem
-from aipo.state import State
 
 REASONS = {
     "fixed": "The weight was given.",

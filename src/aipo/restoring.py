@@ -21,10 +21,10 @@ from aipo.io.measurements import load_measurement
 from aipo.langevin import Draw, LangevinOptions
 from aipo.likelihoods import Gaussian, Likelihood
 from aipo.operators import Grey, Identity, LinearOperator, Mask, Operator
+from aipo.path.state import State
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import Weight
 from aipo.report import pictures_of, prepare_folder, write_pictures, write_summary
-from aipo.state import State
 
 # A picture of 8 bits is never cleaner than its rounding, 1/(255·√12).
 SMALLEST_SIGMA = 1 / 255 / 12**0.5

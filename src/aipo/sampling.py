@@ -11,10 +11,10 @@ from aipo.basics.errors import InputError
 from aipo.gaussian import posterior
 from aipo.langevin import Draw, LangevinOptions, langevin
 from aipo.likelihoods import Likelihood
-from aipo.objective import objective
+from aipo.path.metric import uneven_scale
+from aipo.path.objective import objective
+from aipo.path.problem import Problem
 from aipo.priors import Prior
-from aipo.problem import Problem
-from aipo.scales import uneven_scale
 
 # How far off the start a chain begins, of what the metric would have: a flow's posterior is about half as
 # wide as its surrogate's. From the mode itself F takes hundreds of steps to rise to what it is of draws, and

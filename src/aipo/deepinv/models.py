@@ -14,9 +14,9 @@ from aipo.deepinv.physics import alike, operator_and_values
 from aipo.langevin import LangevinOptions
 from aipo.likelihoods import Gaussian, Heteroscedastic, Likelihood
 from aipo.operators import LinearOperator, Stack
+from aipo.path.options import PathOptions
 from aipo.priors import Prior
 from aipo.reconstruct import Weight, reconstruct
-from aipo.schedules import PathOptions
 
 dinv = load()
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from aipo.basics.arrays import PerImage, dot, expand
 from aipo.basics.errors import Status
-from aipo.solvers import Metric, Point
+from aipo.path.solvers.solver import Metric, Point
 
 
 @dataclass(frozen=True)

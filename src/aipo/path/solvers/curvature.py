@@ -5,7 +5,7 @@ from torch import Tensor
 
 from aipo.basics.arrays import PerImage, dot, expand
 from aipo.basics.derivatives import HessianProduct
-from aipo.solvers import Metric
+from aipo.path.solvers.solver import Metric
 
 
 def smallest_curvature(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from aipo.basics.arrays import PerImage, expand
-from aipo.problem import Problem
+from aipo.path.problem import Problem
 
 # (problem, the last accepted points (x, λ), at most two and the newest last, next λ) -> start at the next λ.
 Predictor = Callable[[Problem, Sequence[tuple[Tensor, PerImage]], PerImage], Tensor]

@@ -14,8 +14,8 @@ from aipo.basics.arrays import Images, PerImage, expand
 from aipo.gaussian import Noise, Posterior
 from aipo.likelihoods import Gaussian, Likelihood
 from aipo.operators import Identity, Mask
-from aipo.solvers import Metric
-from aipo.starts import alpha
+from aipo.path.solvers.solver import Metric
+from aipo.path.starts import alpha
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from aipo.basics.derivatives import value_and_gradient
 from aipo.gaussian import Posterior
 from aipo.gaussian.surrogates import Surrogate
 from aipo.gaussian.surrogates import energy as surrogate_energy
-from aipo.lbfgs import LBFGS
 from aipo.likelihoods import Gaussian, Likelihood
-from aipo.minimise import minimise
-from aipo.solvers import Metric, Point
+from aipo.path.solvers.lbfgs import LBFGS
+from aipo.path.solvers.minimise import minimise
+from aipo.path.solvers.solver import Metric, Point
 
 # The weight at which the closed-form path is taken to begin: the limit λ → 0⁺ to working precision.
 SMALLEST_WEIGHT = 1e-4

@@ -11,7 +11,7 @@ from torch import Tensor
 from aipo.basics.arrays import PerImage, expand
 from aipo.basics.derivatives import HessianProduct
 from aipo.basics.errors import InputError
-from aipo.solvers import Metric, Point
+from aipo.path.solvers.solver import Metric, Point
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aipo.basics.arrays import PerImage
 from aipo.basics.errors import Status
-from aipo.solvers import Metric, Point, Solver
+from aipo.path.solvers.solver import Metric, Point, Solver
 
 # The energy at x (K, ...) of the K images with the given indices.
 Energy = Callable[[Tensor, Tensor], Point]

@@ -15,10 +15,10 @@ from torch import Tensor
 from aipo.basics.arrays import Images, PerImage, expand
 from aipo.basics.errors import InputError
 from aipo.likelihoods import Likelihood
-from aipo.objective import LARGEST_CHUNK
+from aipo.path.objective import LARGEST_CHUNK
+from aipo.path.problem import PLAIN, Deformation, Problem, Terms
+from aipo.path.solvers.solver import Metric
 from aipo.priors import FlowPrior
-from aipo.problem import PLAIN, Deformation, Problem, Terms
-from aipo.solvers import Metric
 
 
 def in_latents(pictures: Problem, likelihood: Likelihood, prior: Any) -> Problem:

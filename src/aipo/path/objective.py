@@ -14,10 +14,10 @@ from aipo.gaussian import Posterior, posterior
 from aipo.gaussian.surrogates import Surrogate
 from aipo.gaussian.surrogates import energy as surrogate_energy
 from aipo.likelihoods import Likelihood
+from aipo.path.metric import data_scale, surrogate_scale
+from aipo.path.problem import Deformation, Problem, Terms
+from aipo.path.starts import closed_start, measurement_start, solved_start
 from aipo.priors import Prior
-from aipo.problem import Deformation, Problem, Terms
-from aipo.scales import data_scale, surrogate_scale
-from aipo.starts import closed_start, measurement_start, solved_start
 
 # Entries of x per call of the prior: bounds the memory that its gradient takes.
 LARGEST_CHUNK = 500_000

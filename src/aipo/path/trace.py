@@ -15,13 +15,13 @@ from torch import Tensor
 
 from aipo.basics.arrays import PerImage, as_per_image, expand
 from aipo.basics.errors import CheckpointError, InputError, Status
-from aipo.control import StepControl
 from aipo.io.tensors import load_tensors, save_tensors
-from aipo.minimise import Solution, minimise
-from aipo.problem import PLAIN, Deformation, Problem, Terms, reweighted, weighted
-from aipo.schedules import PathOptions
-from aipo.solvers import Point
-from aipo.state import State
+from aipo.path.options import PathOptions
+from aipo.path.problem import PLAIN, Deformation, Problem, Terms, reweighted, weighted
+from aipo.path.solvers.minimise import Solution, minimise
+from aipo.path.solvers.solver import Point
+from aipo.path.state import State
+from aipo.path.step_control import StepControl
 
 # Points of the path kept, so that the solver learns its curvature at a new λ from what it saw at others.
 VISITED = 11

@@ -1,19 +1,14 @@
-"""Which points a path has, and how it is followed between them.
-
-Source of `paper`: Liu, Yang, Zhang & Lei 2023 (AIPO), algorithm 1.
-"""
+"""How a path is followed."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
-
 from aipo.basics.errors import InputError
-from aipo.control import StepControl
-from aipo.lbfgs import LBFGS
-from aipo.predictors import Predictor, shifted, warm
-from aipo.problem import Deformation
-from aipo.solvers import GradientDescent, Solver
+from aipo.path.predictors import Predictor, shifted
+from aipo.path.problem import Deformation
+from aipo.path.solvers.lbfgs import LBFGS
+from aipo.path.solvers.solver import Solver
+from aipo.path.step_control import StepControl
 
 
 @dataclass(frozen=True)
@@ -85,43 +80,6 @@ class PathOptions:
         return self.weights[-1] < self.weights[0]
 
 
-def uniform(last: float, count: int) -> tuple[float, ...]:
-    """λ_i = iΛ/N for i = 0..N (AIPO, algorithm 1)."""
-    _check_count(count)
-    return tuple(last * i / count for i in range(count + 1))
-
-
-def geometric(first: float, last: float, count: int) -> tuple[float, ...]:
-    """0, then `count` weights from first to last with a constant ratio."""
-    _check_count(count)
-    if not 0 < first < last and count > 1:
-        raise InputError(f"a geometric path from {first} to {last}; use 0 < first < last")
-    if count == 1:
-        return (0.0, last)
-    return (0.0, *np.geomspace(first, last, count).tolist())
-
-
-def smoothing(tau: float = 0.5, count: int = 12, steps: int = 8, weight: float = 1.0) -> PathOptions:
-    """At one λ, from the smoothed density p ∗ N(0, τ² I) to p itself: τ falls to 0 quadratically.
-
-    Args:
-        tau: τ at the path's beginning, in units of x.
-        count: points before τ = 0.
-        steps: evaluations at each point.
-    """
-    _check_count(count)
-    deformations = tuple(Deformation(tau=tau * (1 - i / count) ** 2) for i in range(count + 1))
-    weights = (weight,) * (count + 1)
-    return PathOptions(weights, warm, LBFGS(), steps, 1e-3, deformations=deformations)
-
-
-def gaussian_to_prior(count: int = 6, steps: int = 8, weight: float = 1.0) -> PathOptions:
-    """At one λ, from the surrogate's energy to the prior's own: s = i/N for i = 1..N."""
-    _check_count(count)
-    deformations = tuple(Deformation(share=i / count) for i in range(1, count + 1))
-    return PathOptions((weight,) * count, warm, LBFGS(), steps, 1e-3, deformations=deformations)
-
-
 def ending(options: PathOptions, weight: float) -> PathOptions:
     """The same path, ending at λ = weight: cut off there, or scaled where it deforms the prior instead.
 
@@ -136,13 +94,3 @@ def ending(options: PathOptions, weight: float) -> PathOptions:
         evaluations = round(options.evaluations * len(options.weights) / len(weights))
         return replace(options, weights=weights, evaluations=evaluations)
     return replace(options, weights=(*(w for w in options.weights if w < weight), weight))
-
-
-def _check_count(count: int) -> None:
-    if count < 1:
-        raise InputError(f"count = {count}; a path needs at least 1 weight beside 0")
-
-
-def paper(last: float = 1.0, count: int = 10, steps: int = 30, step: float = 0.5) -> PathOptions:
-    """The paper's algorithm and nothing else: uniform weights, `steps` plain gradient steps at each."""
-    return PathOptions(uniform(last, count), warm, GradientDescent(step), steps, 0.0, "measurement", "data")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from aipo.basics.arrays import PerImage
-from aipo.problem import PLAIN, Deformation
+from aipo.path.problem import PLAIN, Deformation
 
 
 @dataclass(frozen=True)
