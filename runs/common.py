@@ -13,8 +13,8 @@ from aipo.basics.arrays import Images
 from aipo.basics.quality import psnr
 from aipo.flows.training.data import load_pictures
 from aipo.operators import GaussianSensing, Identity, LinearOperator, block_mask
+from aipo.posterior.chain import Samples
 from aipo.reconstruction import Reconstruction
-from aipo.sampling import Samples
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:

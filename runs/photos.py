@@ -23,9 +23,9 @@ from aipo.basics.quality import psnr
 from aipo.flows.training.data import load_pictures
 from aipo.likelihoods import Gaussian, measure
 from aipo.operators import Grey, Identity
+from aipo.posterior.chain import sample
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import reconstruct
-from aipo.sampling import sample
 
 SIGMA, SIDE = 25 / 255, 128
 SETS = {"CBSD68": "photos.jsonl", "Set12, grey": "photos-grey.jsonl"}

@@ -33,9 +33,9 @@ from common import (
 from torch import Tensor
 
 from aipo.likelihoods import Gaussian, measure
+from aipo.posterior.chain import sample
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import reconstruct
-from aipo.sampling import sample
 
 COUNT, ROUNDS = 6, 15
 PRECISIONS = ("float32", "bfloat16")

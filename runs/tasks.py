@@ -28,9 +28,9 @@ from aipo import operators as op
 from aipo.basics.arrays import expand
 from aipo.basics.quality import psnr
 from aipo.likelihoods import Likelihood
+from aipo.posterior.chain import sample
 from aipo.priors import load_prior
 from aipo.reconstruct import reconstruct
-from aipo.sampling import sample
 
 COUNT, SHAPE = 3, (3, 64, 64)
 WAYS = ("other", "path", "mean")

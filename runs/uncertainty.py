@@ -16,9 +16,9 @@ from faces import TASKS
 from torch import Tensor
 
 from aipo.likelihoods import measure
+from aipo.posterior.chain import sample
 from aipo.priors import load_prior
 from aipo.reconstruct import reconstruct
-from aipo.sampling import sample
 
 COUNT = 5
 

@@ -19,12 +19,12 @@ from aipo.deepinv import FlowPrior, Reconstructor, from_deepinv
 from aipo.deepinv.loading import load
 from aipo.defaults import residual_tells
 from aipo.gaussian.surrogates import StationaryGaussian
-from aipo.langevin import LangevinOptions
 from aipo.likelihoods import Gaussian, Heteroscedastic, Poisson
 from aipo.operators import Identity, Mask
 from aipo.operators.check import check_operator
 from aipo.path.options import PathOptions
 from aipo.path.schedules import geometric
+from aipo.posterior.langevin import LangevinOptions
 from aipo.reconstruct import reconstruct
 
 dinv = load()

@@ -20,7 +20,6 @@ from aipo.flows.training.data import PictureData
 from aipo.flows.training.loop import TrainingOptions, train
 from aipo.gaussian.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian
 from aipo.io.images import read_image, write_image
-from aipo.langevin import LangevinOptions
 from aipo.likelihoods import Likelihood, measure
 from aipo.path.options import PathOptions
 from aipo.path.predictors import secant
@@ -29,6 +28,7 @@ from aipo.path.solvers.descent import Adam
 from aipo.path.solvers.lbfgs import LBFGS
 from aipo.path.solvers.newton import NewtonCG
 from aipo.path.step_control import StepControl
+from aipo.posterior.langevin import LangevinOptions
 from aipo.priors import FlowPrior
 from aipo.reconstruct import Weight
 from aipo.restoring import RestoreOptions, restore_files

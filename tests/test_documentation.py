@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import aipo
-from aipo import likelihoods, sampling
+from aipo import likelihoods
 from aipo.defaults import automatic
+from aipo.posterior import chain as sampling
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

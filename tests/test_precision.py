@@ -11,14 +11,14 @@ from torch import Tensor
 from aipo.basics.errors import InputError
 from aipo.flows import Flow, Glow, RealNVP
 from aipo.gaussian.surrogates import LowRankGaussian
-from aipo.langevin import LangevinOptions
 from aipo.likelihoods import Gaussian, measure
 from aipo.operators import GaussianSensing, Identity, Mask
 from aipo.path.options import PathOptions
 from aipo.path.schedules import geometric
+from aipo.posterior.chain import sample
+from aipo.posterior.langevin import LangevinOptions
 from aipo.priors import FlowPrior, bundled_priors, load_prior
 from aipo.reconstruct import reconstruct
-from aipo.sampling import sample
 
 SIZE = (8, 16)
 # Eight bits of mantissa: 2⁻⁸ for one rounding, amplified by a dozen layers.

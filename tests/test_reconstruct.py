@@ -27,7 +27,6 @@ from aipo.defaults import automatic
 from aipo.flows import Glow
 from aipo.following import PATIENCE, trace
 from aipo.gaussian.surrogates import LowRankGaussian, StationaryGaussian
-from aipo.langevin import Draw, LangevinOptions
 from aipo.likelihoods import Gaussian, measure
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask, block_mask
 from aipo.path.objective import objective
@@ -37,6 +36,7 @@ from aipo.path.schedules import geometric, paper
 from aipo.path.solvers.descent import GradientDescent
 from aipo.path.solvers.lbfgs import LBFGS
 from aipo.path.state import State
+from aipo.posterior.langevin import Draw, LangevinOptions
 from aipo.priors import FlowPrior
 from aipo.reconstruct import reconstruct
 from aipo.reconstruction import Reconstruction

@@ -9,12 +9,12 @@ from torch import Tensor
 from aipo import priors
 from aipo.basics.arrays import White
 from aipo.basics.errors import InputError
-from aipo.langevin import LangevinOptions
-from aipo.laplace import laplace_std
 from aipo.likelihoods import Gamma, Gaussian, Laplace, Poisson
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
+from aipo.posterior.chain import sample, sampling_problem
+from aipo.posterior.langevin import LangevinOptions
+from aipo.posterior.laplace import laplace_std
 from aipo.reconstruct import reconstruct
-from aipo.sampling import sample, sampling_problem
 
 SHAPE = (1, 4, 5)
 SIGMA = 0.1

@@ -8,7 +8,7 @@ from aipo.basics.arrays import White
 from aipo.likelihoods import Gaussian, Heteroscedastic
 from aipo.operators import Identity, Mask, gamma_curve
 from aipo.path.objective import objective
-from aipo.sampling import sampling_problem
+from aipo.posterior.chain import sampling_problem
 
 COUNT = 4000
 PROBLEMS = {

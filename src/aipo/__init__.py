@@ -13,10 +13,10 @@ from aipo.following import trace
 from aipo.operators import check as testing
 from aipo.path.options import PathOptions
 from aipo.path.schedules import gaussian_to_prior, paper, smoothing
+from aipo.posterior.chain import LangevinOptions, Samples, sample
 from aipo.priors import foreign, load_prior
 from aipo.reconstruct import reconstruct
 from aipo.reconstruction import Reconstruction
-from aipo.sampling import LangevinOptions, Samples, sample
 
 __version__ = "0.1.0"
 __all__ = [

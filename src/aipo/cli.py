@@ -17,9 +17,9 @@ from aipo.flows.training.distributed import join, leads
 from aipo.flows.training.loop import TrainingOptions
 from aipo.io.measurements import save_measurement
 from aipo.io.tensors import load_config
-from aipo.langevin import Draw
 from aipo.measuring import MeasureOptions, measure_picture
 from aipo.path.state import State
+from aipo.posterior.langevin import Draw
 from aipo.priors import bundled_priors, load_prior
 from aipo.priors.fit import FlowOptions, Origin, fit_prior
 from aipo.report import prepare_folder, table

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from aipo.basics.arrays import Images
 from aipo.basics.errors import InputError
 from aipo.basics.quality import psnr
-from aipo.langevin import LangevinOptions
 from aipo.likelihoods import Likelihood
 from aipo.path.options import PathOptions
+from aipo.posterior.langevin import LangevinOptions
 from aipo.priors import FlowPrior
 from aipo.reconstruct import Watch, Weight, reconstruct
 from aipo.reconstruction import Reconstruction

@@ -14,13 +14,13 @@ from aipo.components import EVERYWHERE, entrywise, places
 from aipo.defaults import automatic, for_mixtures, residual_tells
 from aipo.final_steps import exact_form, final_steps, last_accepted
 from aipo.following import PATIENCE, PathWatch, followed, problem_of, reconstruction, select, trace
-from aipo.langevin import Draw, LangevinOptions
 from aipo.likelihoods import Likelihood
 from aipo.path.options import PathOptions, ending
 from aipo.path.state import State
+from aipo.posterior.chain import chain, sampling_problem
+from aipo.posterior.langevin import Draw, LangevinOptions
 from aipo.priors import Prior
 from aipo.reconstruction import Reconstruction
-from aipo.sampling import chain, sampling_problem
 from aipo.selection import Discrepancy, Sure, l_curve
 
 Weight = float | Literal["auto", "mean", "bayes", "sure", "discrepancy", "l-curve"]

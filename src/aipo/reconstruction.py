@@ -8,12 +8,12 @@ from torch import Tensor
 from aipo.basics.arrays import Images, PerImage, content_seed
 from aipo.basics.errors import Status
 from aipo.certificate import Certificate, certify
-from aipo.laplace import laplace_std
 from aipo.likelihoods import Likelihood
 from aipo.path.problem import Problem
 from aipo.path.state import State
+from aipo.posterior.chain import Samples, chain, sampling_problem
+from aipo.posterior.laplace import laplace_std
 from aipo.priors import Prior
-from aipo.sampling import Samples, chain, sampling_problem
 
 REASONS = {
     "fixed": "The weight was given.",

@@ -18,10 +18,10 @@ from aipo.flows import Precision
 from aipo.flows.training.data import PICTURE_SUFFIXES
 from aipo.io.images import read_image
 from aipo.io.measurements import load_measurement
-from aipo.langevin import Draw, LangevinOptions
 from aipo.likelihoods import Gaussian, Likelihood
 from aipo.operators import Grey, Identity, LinearOperator, Mask, Operator
 from aipo.path.state import State
+from aipo.posterior.langevin import Draw, LangevinOptions
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import Weight
 from aipo.report import pictures_of, prepare_folder, write_pictures, write_summary

@@ -11,10 +11,10 @@ from aipo.basics.errors import InputError
 from aipo.deepinv.loading import load
 from aipo.deepinv.noise import likelihood_of
 from aipo.deepinv.physics import alike, operator_and_values
-from aipo.langevin import LangevinOptions
 from aipo.likelihoods import Gaussian, Heteroscedastic, Likelihood
 from aipo.operators import LinearOperator, Stack
 from aipo.path.options import PathOptions
+from aipo.posterior.langevin import LangevinOptions
 from aipo.priors import Prior
 from aipo.reconstruct import Weight, reconstruct
 

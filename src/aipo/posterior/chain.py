@@ -9,11 +9,11 @@ from torch import Tensor
 from aipo.basics.arrays import Images, White, content_seed
 from aipo.basics.errors import InputError
 from aipo.gaussian import posterior
-from aipo.langevin import Draw, LangevinOptions, langevin
 from aipo.likelihoods import Likelihood
 from aipo.path.metric import uneven_scale
 from aipo.path.objective import objective
 from aipo.path.problem import Problem
+from aipo.posterior.langevin import Draw, LangevinOptions, langevin
 from aipo.priors import Prior
 
 # How far off the start a chain begins, of what the metric would have: a flow's posterior is about half as

@@ -1,0 +1,1 @@
+"""The posterior: chains, their means and spreads, and Laplace's approximation."""
