@@ -28,7 +28,6 @@ from common import add_line, crop, heading, image_shape, to_image
 
 from aipo.basics.arrays import Images
 from aipo.basics.quality import psnr, ssim
-from aipo.defaults import automatic
 from aipo.flows.training.data import load_pictures
 from aipo.gaussian import posterior
 from aipo.likelihoods import Gaussian, measure
@@ -37,6 +36,7 @@ from aipo.path.options import PathOptions
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import reconstruct
 from aipo.reconstruction import Reconstruction
+from aipo.selection.defaults import automatic
 
 COUNT = 12
 PLAIN_TV = "TV in RGB"

@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from aipo.basics.arrays import per_image_sum
 from aipo.basics.quality import psnr
-from aipo.defaults import automatic
 from aipo.flows import Flow, Glow
 from aipo.flows.layers import BASE_BOUND, GaussianBase, bounded
 from aipo.flows.training.loop import bits_per_dim, train
@@ -36,6 +35,7 @@ from aipo.operators import GaussianSensing, Identity, LinearOperator, block_mask
 from aipo.path.schedules import smoothing
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import reconstruct
+from aipo.selection.defaults import automatic
 
 COUNT = 6
 RANGE = (0.002, 1.0)

@@ -22,11 +22,11 @@ from common import add_line, heading, image_shape, load, mean, read
 
 from aipo.basics.arrays import Images
 from aipo.basics.quality import psnr
-from aipo.defaults import automatic
 from aipo.likelihoods import Gaussian, measure
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask, block_mask
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruct import reconstruct
+from aipo.selection.defaults import automatic
 
 COUNT = 6
 

@@ -24,7 +24,6 @@ from cost import COUNT, tasks
 
 from aipo.basics.arrays import Images
 from aipo.basics.quality import psnr
-from aipo.defaults import automatic
 from aipo.likelihoods import Gaussian
 from aipo.path.objective import objective
 from aipo.path.options import PathOptions, ending
@@ -35,6 +34,7 @@ from aipo.path.solvers.lbfgs import LBFGS
 from aipo.path.state import State
 from aipo.path.trace import Trace
 from aipo.priors import FlowPrior, load_prior
+from aipo.selection.defaults import automatic
 
 STARTS = ("grey", "random", "null space", "A⁺y", "surrogate")
 

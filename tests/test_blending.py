@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from test_selection import LARGE_OPERATORS, noise_draws, smooth_prior
 
 from aipo.basics.arrays import dot
-from aipo.blending import lowest_on_simplex, mixture, near_shares, sure_shares
-from aipo.components import EVERYWHERE, of_colour, places
 from aipo.gaussian import posterior
 from aipo.likelihoods import measure
 from aipo.operators import Identity, mosaic, random_mask
-from aipo.selection import Sure
+from aipo.selection.components import EVERYWHERE, of_colour, places
+from aipo.selection.criteria import Sure
+from aipo.selection.mixture import lowest_on_simplex, mixture, near_shares, sure_shares
 
 WEIGHTS = (0.1, 0.5, 2.0, 10.0)
 

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aipo.components import ROUGHNESSES, colours, of_colour, places
 from aipo.operators import Blur, Identity, Mask, gaussian_kernel, mosaic, random_mask
+from aipo.selection.components import ROUGHNESSES, colours, of_colour, places
 
 
 @given(st.integers(1, 4), st.integers(1, 20), st.integers(1, 20), st.integers(0, 100))

@@ -17,7 +17,6 @@ from aipo.basics.errors import InputError
 from aipo.basics.quality import psnr
 from aipo.deepinv import FlowPrior, Reconstructor, from_deepinv
 from aipo.deepinv.loading import load
-from aipo.defaults import residual_tells
 from aipo.gaussian.surrogates import StationaryGaussian
 from aipo.likelihoods import Gaussian, Heteroscedastic, Poisson
 from aipo.operators import Identity, Mask
@@ -26,6 +25,7 @@ from aipo.path.options import PathOptions
 from aipo.path.schedules import geometric
 from aipo.posterior.langevin import LangevinOptions
 from aipo.reconstruct import reconstruct
+from aipo.selection.defaults import residual_tells
 
 dinv = load()
 SIDE = 12

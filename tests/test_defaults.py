@@ -5,7 +5,6 @@ import torch
 from closed_form import gaussian_prior
 
 from aipo import load_prior
-from aipo.defaults import AUTOMATIC_NOISY, automatic, direct, for_mixtures, residual_tells
 from aipo.likelihoods import Gaussian, Laplace, measure
 from aipo.operators import (
     Blur,
@@ -24,6 +23,7 @@ from aipo.operators import (
 from aipo.path.solvers.descent import Adam
 from aipo.path.solvers.lbfgs import LBFGS
 from aipo.reconstruct import reconstruct
+from aipo.selection.defaults import AUTOMATIC_NOISY, automatic, direct, for_mixtures, residual_tells
 
 SHAPE = (1, 28, 28)
 

@@ -9,8 +9,8 @@ import torch
 
 import aipo
 from aipo import likelihoods
-from aipo.defaults import automatic
 from aipo.posterior import chain as sampling
+from aipo.selection.defaults import automatic
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

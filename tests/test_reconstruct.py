@@ -21,9 +21,6 @@ from torch import Tensor
 from aipo import priors
 from aipo import reconstruct as public_reconstruct
 from aipo.basics.errors import InputError, Status
-from aipo.blending import mixture
-from aipo.components import EVERYWHERE, places
-from aipo.defaults import automatic
 from aipo.flows import Glow
 from aipo.following import PATIENCE, trace
 from aipo.gaussian.surrogates import LowRankGaussian, StationaryGaussian
@@ -40,7 +37,10 @@ from aipo.posterior.langevin import Draw, LangevinOptions
 from aipo.priors import FlowPrior
 from aipo.reconstruct import reconstruct
 from aipo.reconstruction import Reconstruction
-from aipo.selection import Discrepancy, Sure
+from aipo.selection.components import EVERYWHERE, places
+from aipo.selection.criteria import Discrepancy, Sure
+from aipo.selection.defaults import automatic
+from aipo.selection.mixture import mixture
 
 SHAPE = (3, 8, 8)
 SHORT = PathOptions(geometric(0.1, 8.0, 4), evaluations=5, tolerance=1e-3)

@@ -13,7 +13,7 @@ from aipo.gaussian import posterior
 from aipo.likelihoods import Coloured, Gaussian, Heteroscedastic, Laplace, Poisson, PoissonGaussian
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
 from aipo.priors import Gaussian as GaussianPrior
-from aipo.selection import Discrepancy, Sure, Tracker, l_curve
+from aipo.selection.criteria import Discrepancy, Sure, Tracker, l_curve
 
 LARGE = (1, 8, 8)
 LARGE_OPERATORS = {

@@ -13,7 +13,6 @@ from torch import Tensor
 from aipo.basics.arrays import Images, PerImage, White, content_seed
 from aipo.basics.errors import InputError, Status
 from aipo.certificate import UNFINISHED, Verdict
-from aipo.defaults import AUTOMATIC
 from aipo.gaussian import posterior
 from aipo.likelihoods import Gaussian, Likelihood
 from aipo.path.objective import objective
@@ -21,6 +20,7 @@ from aipo.path.options import PathOptions, ending
 from aipo.path.state import State
 from aipo.path.trace import Trace
 from aipo.priors import Prior
+from aipo.selection.defaults import AUTOMATIC
 
 
 @dataclass(frozen=True)

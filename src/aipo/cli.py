@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 from aipo import demo
 from aipo.basics.errors import AipoError, InputError
-from aipo.defaults import AUTOMATIC
 from aipo.flows.training.data import PictureData, load_pictures
 from aipo.flows.training.distributed import join, leads
 from aipo.flows.training.loop import TrainingOptions
@@ -24,6 +23,7 @@ from aipo.priors import bundled_priors, load_prior
 from aipo.priors.fit import FlowOptions, Origin, fit_prior
 from aipo.report import prepare_folder, table
 from aipo.restoring import MEASUREMENT_SUFFIX, RestoreOptions, listed, restore_files
+from aipo.selection.defaults import AUTOMATIC
 
 log = logging.getLogger("aipo")
 

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from aipo.basics.arrays import Images, PerImage
 from aipo.basics.errors import Status
-from aipo.defaults import automatic
 from aipo.likelihoods import Likelihood
 from aipo.path.latents import in_latents
 from aipo.path.objective import objective
@@ -18,7 +17,8 @@ from aipo.path.state import State
 from aipo.path.trace import Trace
 from aipo.priors import Prior
 from aipo.reconstruction import Reconstruction
-from aipo.selection import Criterion, Tracker
+from aipo.selection.criteria import Criterion, Tracker
+from aipo.selection.defaults import automatic
 
 PathWatch = Callable[[State], None] | None
 

@@ -9,9 +9,6 @@ from torch import Tensor
 
 from aipo.basics.arrays import Images, PerImage
 from aipo.basics.errors import InputError, Status
-from aipo.blending import mixture, near_shares, sure_shares
-from aipo.components import EVERYWHERE, entrywise, places
-from aipo.defaults import automatic, for_mixtures, residual_tells
 from aipo.final_steps import exact_form, final_steps, last_accepted
 from aipo.following import PATIENCE, PathWatch, followed, problem_of, reconstruction, select, trace
 from aipo.likelihoods import Likelihood
@@ -21,7 +18,10 @@ from aipo.posterior.chain import chain, sampling_problem
 from aipo.posterior.langevin import Draw, LangevinOptions
 from aipo.priors import Prior
 from aipo.reconstruction import Reconstruction
-from aipo.selection import Discrepancy, Sure, l_curve
+from aipo.selection.components import EVERYWHERE, entrywise, places
+from aipo.selection.criteria import Discrepancy, Sure, l_curve
+from aipo.selection.defaults import automatic, for_mixtures, residual_tells
+from aipo.selection.mixture import mixture, near_shares, sure_shares
 
 Weight = float | Literal["auto", "mean", "bayes", "sure", "discrepancy", "l-curve"]
 Watch = Callable[[State | Draw], None]

@@ -23,9 +23,9 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from aipo.basics.arrays import Images, Measurements, expand
-from aipo.components import EVERYWHERE, colours, entrywise, of_colour
 from aipo.operators import Operator
-from aipo.selection import Sure
+from aipo.selection.components import EVERYWHERE, colours, entrywise, of_colour
+from aipo.selection.criteria import Sure
 
 # Where no estimate can tell the shares, states are averaged whose λ is at least this part of the chosen one.
 AVERAGED_FROM = 0.25
