@@ -17,7 +17,7 @@ from common import heading, image_shape, load, save
 from aipo.basics.quality import psnr
 from aipo.likelihoods import Gaussian, measure
 from aipo.priors import FlowPrior, load_prior
-from aipo.reconstruct import reconstruct
+from aipo.reconstruction.reconstruct import reconstruct
 
 COUNT = 8
 HARDER = torch.logspace(-0.7, 0.7, COUNT)

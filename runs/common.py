@@ -14,7 +14,7 @@ from aipo.basics.quality import psnr
 from aipo.flows.training.data import load_pictures
 from aipo.operators import GaussianSensing, Identity, LinearOperator, block_mask
 from aipo.posterior.chain import Samples
-from aipo.reconstruction import Reconstruction
+from aipo.reconstruction.result import Reconstruction
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:

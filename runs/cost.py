@@ -27,7 +27,6 @@ import torch
 from common import add_line, heading, image_shape, load, read
 from torch import Tensor
 
-from aipo.following import trace
 from aipo.likelihoods import Gaussian, measure
 from aipo.path.objective import objective
 from aipo.path.options import PathOptions
@@ -39,6 +38,7 @@ from aipo.path.solvers.lbfgs import LBFGS
 from aipo.path.solvers.solver import Solver
 from aipo.path.trace import Trace
 from aipo.priors import FlowPrior, load_prior
+from aipo.reconstruction.follow import trace
 from aipo.selection.defaults import direct
 
 COUNT, BUDGET, LONG, CLOSE = 6, 150, 450, 1e-3

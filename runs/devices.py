@@ -19,7 +19,7 @@ from common import add_line, heading, image_shape, load, load_faces, mean, read,
 from aipo.basics.quality import psnr
 from aipo.likelihoods import measure
 from aipo.priors import load_prior
-from aipo.reconstruct import reconstruct
+from aipo.reconstruction.reconstruct import reconstruct
 
 COUNT = 6
 

@@ -25,7 +25,7 @@ from aipo.likelihoods import measure
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask, block_mask
 from aipo.posterior.chain import sample
 from aipo.priors import load_prior
-from aipo.reconstruct import reconstruct
+from aipo.reconstruction.reconstruct import reconstruct
 
 COUNT, CHUNK, SHAPE = 100, 10, (3, 64, 64)
 WAYS = ("other", "path", "mean")

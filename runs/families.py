@@ -33,7 +33,7 @@ from aipo.likelihoods import measure
 from aipo.operators import GaussianSensing, Identity, block_mask
 from aipo.priors import FlowPrior, build_flow, load_prior
 from aipo.priors.fit import FlowOptions, Origin, fit_prior
-from aipo.reconstruct import reconstruct
+from aipo.reconstruction.reconstruct import reconstruct
 
 SHAPE, HELD_OUT, COUNT = (3, 64, 64), 1006, 6
 GLOW = FlowOptions("glow", levels=4, steps=8, hidden=96)

@@ -34,8 +34,8 @@ from aipo.likelihoods import Gaussian, measure
 from aipo.operators import GaussianSensing, Identity, Mask, block_mask
 from aipo.path.options import PathOptions
 from aipo.priors import FlowPrior, load_prior
-from aipo.reconstruct import reconstruct
-from aipo.reconstruction import Reconstruction
+from aipo.reconstruction.reconstruct import reconstruct
+from aipo.reconstruction.result import Reconstruction
 from aipo.selection.defaults import automatic
 
 COUNT = 12

@@ -40,7 +40,7 @@ from aipo.path.solvers.lbfgs import LBFGS
 from aipo.path.solvers.solver import Solver
 from aipo.path.trace import Trace
 from aipo.priors import FlowPrior, load_prior
-from aipo.reconstruct import reconstruct
+from aipo.reconstruction.reconstruct import reconstruct
 
 BUDGET = 300
 GRID = geometric(0.01, 100.0, 18)[1:]

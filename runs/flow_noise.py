@@ -27,7 +27,7 @@ from aipo.likelihoods import Coloured, FlowNoise, Gaussian, Likelihood
 from aipo.operators import Identity
 from aipo.priors import FlowPrior, load_prior
 from aipo.priors.fit import FlowOptions, Origin, fit_prior
-from aipo.reconstruct import reconstruct
+from aipo.reconstruction.reconstruct import reconstruct
 
 SHAPE, COUNT, WHITE = (1, 28, 28), 20, 0.02
 

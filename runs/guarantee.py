@@ -21,8 +21,6 @@ import torch
 from torch import Tensor
 
 from aipo.basics.derivatives import hessian_product, value_and_gradient
-from aipo.branches import lowest
-from aipo.certificate import Verdict, certify
 from aipo.path.options import PathOptions
 from aipo.path.predictors import warm
 from aipo.path.problem import Deformation, Problem, Terms
@@ -30,6 +28,8 @@ from aipo.path.schedules import paper, smoothing
 from aipo.path.solvers.descent import GradientDescent
 from aipo.path.solvers.lbfgs import LBFGS
 from aipo.path.trace import Trace
+from aipo.reconstruction.branches import lowest
+from aipo.reconstruction.certificate import Verdict, certify
 
 COMPONENTS, TOLERANCE = 6, 1e-3
 # Cold starts and their evaluations set the budget; the engine's branches converge long before it is spent.

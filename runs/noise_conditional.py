@@ -34,7 +34,7 @@ from aipo.likelihoods import Gaussian, measure
 from aipo.operators import GaussianSensing, Identity, LinearOperator, block_mask
 from aipo.path.schedules import smoothing
 from aipo.priors import FlowPrior, load_prior
-from aipo.reconstruct import reconstruct
+from aipo.reconstruction.reconstruct import reconstruct
 from aipo.selection.defaults import automatic
 
 COUNT = 6

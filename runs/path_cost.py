@@ -22,7 +22,7 @@ from aipo.basics.arrays import Images
 from aipo.basics.quality import psnr
 from aipo.likelihoods import Gaussian
 from aipo.priors import FlowPrior, load_prior
-from aipo.reconstruct import reconstruct
+from aipo.reconstruction.reconstruct import reconstruct
 
 GRID = 18
 

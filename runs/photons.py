@@ -20,7 +20,7 @@ from aipo.basics.quality import psnr
 from aipo.likelihoods import Poisson, PoissonGaussian
 from aipo.operators import Identity, random_mask
 from aipo.priors import load_prior
-from aipo.reconstruct import reconstruct
+from aipo.reconstruction.reconstruct import reconstruct
 
 FIRST, COUNT = 500, 3
 OPERATORS = {"all pixels": Identity(SHAPE), "half of the pixels": random_mask(SHAPE, share=0.5, seed=0)}

@@ -25,7 +25,7 @@ from aipo.likelihoods import Gaussian, measure
 from aipo.operators import Grey, Identity
 from aipo.posterior.chain import sample
 from aipo.priors import FlowPrior, load_prior
-from aipo.reconstruct import reconstruct
+from aipo.reconstruction.reconstruct import reconstruct
 
 SIGMA, SIDE = 25 / 255, 128
 SETS = {"CBSD68": "photos.jsonl", "Set12, grey": "photos-grey.jsonl"}

@@ -35,7 +35,7 @@ from torch import Tensor
 from aipo.likelihoods import Gaussian, measure
 from aipo.posterior.chain import sample
 from aipo.priors import FlowPrior, load_prior
-from aipo.reconstruct import reconstruct
+from aipo.reconstruction.reconstruct import reconstruct
 
 COUNT, ROUNDS = 6, 15
 PRECISIONS = ("float32", "bfloat16")

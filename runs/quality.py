@@ -25,7 +25,7 @@ from aipo.basics.quality import psnr
 from aipo.likelihoods import Gaussian, measure
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask, block_mask
 from aipo.priors import FlowPrior, load_prior
-from aipo.reconstruct import reconstruct
+from aipo.reconstruction.reconstruct import reconstruct
 from aipo.selection.defaults import automatic
 
 COUNT = 6

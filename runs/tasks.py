@@ -30,7 +30,7 @@ from aipo.basics.quality import psnr
 from aipo.likelihoods import Likelihood
 from aipo.posterior.chain import sample
 from aipo.priors import load_prior
-from aipo.reconstruct import reconstruct
+from aipo.reconstruction.reconstruct import reconstruct
 
 COUNT, SHAPE = 3, (3, 64, 64)
 WAYS = ("other", "path", "mean")

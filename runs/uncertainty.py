@@ -18,7 +18,7 @@ from torch import Tensor
 from aipo.likelihoods import measure
 from aipo.posterior.chain import sample
 from aipo.priors import load_prior
-from aipo.reconstruct import reconstruct
+from aipo.reconstruction.reconstruct import reconstruct
 
 COUNT = 5
 

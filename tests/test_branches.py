@@ -14,13 +14,13 @@ from closed_form import (
 from test_certificate import between
 
 from aipo.basics.errors import InputError, Status
-from aipo.branches import best_of
-from aipo.certificate import Verdict
 from aipo.gaussian import posterior
 from aipo.likelihoods import Gaussian
 from aipo.path.options import PathOptions
 from aipo.path.schedules import smoothing
-from aipo.reconstruct import reconstruct
+from aipo.reconstruction.branches import best_of
+from aipo.reconstruction.certificate import Verdict
+from aipo.reconstruction.reconstruct import reconstruct
 
 DIRECT = PathOptions((1.0,), evaluations=60, tolerance=1e-12)
 

@@ -12,7 +12,7 @@ from aipo.io.tensors import load_config
 from aipo.likelihoods import measure
 from aipo.operators import Identity
 from aipo.priors import bundled_priors, load_prior
-from aipo.reconstruct import reconstruct
+from aipo.reconstruction.reconstruct import reconstruct
 
 NAMES = sorted(bundled_priors())
 LEVELS = (0.0, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)

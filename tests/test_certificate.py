@@ -8,14 +8,14 @@ import torch
 from closed_form import OPERATORS, gaussian_prior, measurement
 
 from aipo.basics.errors import InputError
-from aipo.certificate import Verdict, certify
-from aipo.following import trace
 from aipo.likelihoods import Gaussian
 from aipo.operators import Identity
 from aipo.path.options import PathOptions
 from aipo.path.schedules import paper
 from aipo.priors import Mixture
-from aipo.reconstruct import reconstruct
+from aipo.reconstruction.certificate import Verdict, certify
+from aipo.reconstruction.follow import trace
+from aipo.reconstruction.reconstruct import reconstruct
 
 EXACTLY = PathOptions((0.0, 0.3, 1.0), evaluations=60, tolerance=1e-10)
 

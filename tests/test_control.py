@@ -11,7 +11,6 @@ from test_path import Parabolas, curved_problem, parabolas
 from torch import Tensor
 
 from aipo.basics.errors import InputError, Status
-from aipo.following import trace
 from aipo.path.options import PathOptions
 from aipo.path.predictors import cold, secant, shifted, warm
 from aipo.path.problem import PLAIN, Deformation, Terms
@@ -20,7 +19,8 @@ from aipo.path.solvers.descent import GradientDescent
 from aipo.path.state import State
 from aipo.path.step_control import StepControl
 from aipo.path.trace import Trace
-from aipo.reconstruct import reconstruct
+from aipo.reconstruction.follow import trace
+from aipo.reconstruction.reconstruct import reconstruct
 
 OPTIONS = PathOptions((0.0, 0.1, 3.0), warm, evaluations=30, tolerance=1e-18, control=StepControl())
 

@@ -24,7 +24,7 @@ from aipo.operators.check import check_operator
 from aipo.path.options import PathOptions
 from aipo.path.schedules import geometric
 from aipo.posterior.langevin import LangevinOptions
-from aipo.reconstruct import reconstruct
+from aipo.reconstruction.reconstruct import reconstruct
 from aipo.selection.defaults import residual_tells
 
 dinv = load()

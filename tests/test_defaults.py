@@ -22,7 +22,7 @@ from aipo.operators import (
 )
 from aipo.path.solvers.descent import Adam
 from aipo.path.solvers.lbfgs import LBFGS
-from aipo.reconstruct import reconstruct
+from aipo.reconstruction.reconstruct import reconstruct
 from aipo.selection.defaults import AUTOMATIC_NOISY, automatic, direct, for_mixtures, residual_tells
 
 SHAPE = (1, 28, 28)

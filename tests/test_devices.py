@@ -30,7 +30,7 @@ from aipo.path.solvers.newton import NewtonCG
 from aipo.path.step_control import StepControl
 from aipo.posterior.langevin import LangevinOptions
 from aipo.priors import FlowPrior
-from aipo.reconstruct import Weight
+from aipo.reconstruction.reconstruct import Weight
 from aipo.restoring import RestoreOptions, restore_files
 
 SHAPE = (3, 8, 8)

@@ -33,7 +33,7 @@ from aipo.likelihoods import (
 )
 from aipo.likelihoods.intervals import log_interval
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Magnitude, Stack, gamma_curve, haze
-from aipo.reconstruct import reconstruct
+from aipo.reconstruction.reconstruct import reconstruct
 
 SHAPE = (1, 4, 5)
 SPREAD = 0.03 + 0.05 * torch.arange(20, dtype=torch.float64).reshape(SHAPE) / 20

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from aipo import priors
 from aipo.basics.errors import CheckpointError, InputError, Status
-from aipo.following import trace
 from aipo.path.options import PathOptions
 from aipo.path.predictors import cold, secant, shifted, warm
 from aipo.path.problem import PLAIN, Deformation, Problem, Terms, reweighted, weighted
@@ -30,6 +29,7 @@ from aipo.path.schedules import paper, smoothing
 from aipo.path.solvers.descent import Adam, GradientDescent
 from aipo.path.solvers.lbfgs import LBFGS
 from aipo.path.trace import Trace
+from aipo.reconstruction.follow import trace
 
 operators = pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
 EXACTLY = PathOptions((0.0, 0.3, 1.0, 2.5), evaluations=150, tolerance=1e-14)

@@ -18,7 +18,7 @@ from aipo.path.schedules import geometric
 from aipo.posterior.chain import sample
 from aipo.posterior.langevin import LangevinOptions
 from aipo.priors import FlowPrior, bundled_priors, load_prior
-from aipo.reconstruct import reconstruct
+from aipo.reconstruction.reconstruct import reconstruct
 
 SIZE = (8, 16)
 # Eight bits of mantissa: 2⁻⁸ for one rounding, amplified by a dozen layers.

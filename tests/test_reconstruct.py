@@ -22,7 +22,6 @@ from aipo import priors
 from aipo import reconstruct as public_reconstruct
 from aipo.basics.errors import InputError, Status
 from aipo.flows import Glow
-from aipo.following import PATIENCE, trace
 from aipo.gaussian.surrogates import LowRankGaussian, StationaryGaussian
 from aipo.likelihoods import Gaussian, measure
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask, block_mask
@@ -35,8 +34,9 @@ from aipo.path.solvers.lbfgs import LBFGS
 from aipo.path.state import State
 from aipo.posterior.langevin import Draw, LangevinOptions
 from aipo.priors import FlowPrior
-from aipo.reconstruct import reconstruct
-from aipo.reconstruction import Reconstruction
+from aipo.reconstruction.follow import PATIENCE, trace
+from aipo.reconstruction.reconstruct import reconstruct
+from aipo.reconstruction.result import Reconstruction
 from aipo.selection.components import EVERYWHERE, places
 from aipo.selection.criteria import Discrepancy, Sure
 from aipo.selection.defaults import automatic

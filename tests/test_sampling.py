@@ -14,7 +14,7 @@ from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
 from aipo.posterior.chain import sample, sampling_problem
 from aipo.posterior.langevin import LangevinOptions
 from aipo.posterior.laplace import laplace_std
-from aipo.reconstruct import reconstruct
+from aipo.reconstruction.reconstruct import reconstruct
 
 SHAPE = (1, 4, 5)
 SIGMA = 0.1

@@ -8,15 +8,15 @@ from importlib import import_module
 from typing import Any
 
 from aipo import flows, likelihoods, operators, priors
-from aipo.branches import Branches, best_of
-from aipo.following import trace
 from aipo.operators import check as testing
 from aipo.path.options import PathOptions
 from aipo.path.schedules import gaussian_to_prior, paper, smoothing
 from aipo.posterior.chain import LangevinOptions, Samples, sample
 from aipo.priors import foreign, load_prior
-from aipo.reconstruct import reconstruct
-from aipo.reconstruction import Reconstruction
+from aipo.reconstruction.branches import Branches, best_of
+from aipo.reconstruction.follow import trace
+from aipo.reconstruction.reconstruct import reconstruct
+from aipo.reconstruction.result import Reconstruction
 
 __version__ = "0.1.0"
 __all__ = [

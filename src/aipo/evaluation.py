@@ -15,8 +15,8 @@ from aipo.likelihoods import Likelihood
 from aipo.path.options import PathOptions
 from aipo.posterior.langevin import LangevinOptions
 from aipo.priors import FlowPrior
-from aipo.reconstruct import Watch, Weight, reconstruct
-from aipo.reconstruction import Reconstruction
+from aipo.reconstruction.reconstruct import Watch, Weight, reconstruct
+from aipo.reconstruction.result import Reconstruction
 
 View = Callable[[Images], Images]
 

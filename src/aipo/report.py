@@ -18,7 +18,7 @@ from aipo.io.images import hstack, write_image
 from aipo.io.tensors import write_atomic
 from aipo.likelihoods import Likelihood
 from aipo.operators import Composition, GaussianSensing
-from aipo.reconstruction import Reconstruction
+from aipo.reconstruction.result import Reconstruction
 
 _COLUMNS = (
     ("task", "task", "{}"),

@@ -23,7 +23,7 @@ from aipo.operators import Grey, Identity, LinearOperator, Mask, Operator
 from aipo.path.state import State
 from aipo.posterior.langevin import Draw, LangevinOptions
 from aipo.priors import FlowPrior, load_prior
-from aipo.reconstruct import Weight
+from aipo.reconstruction.reconstruct import Weight
 from aipo.report import pictures_of, prepare_folder, write_pictures, write_summary
 
 # A picture of 8 bits is never cleaner than its rounding, 1/(255·√12).

@@ -16,7 +16,7 @@ from aipo.operators import LinearOperator, Stack
 from aipo.path.options import PathOptions
 from aipo.posterior.langevin import LangevinOptions
 from aipo.priors import Prior
-from aipo.reconstruct import Weight, reconstruct
+from aipo.reconstruction.reconstruct import Weight, reconstruct
 
 dinv = load()
 

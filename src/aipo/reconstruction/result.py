@@ -7,13 +7,13 @@ from torch import Tensor
 
 from aipo.basics.arrays import Images, PerImage, content_seed
 from aipo.basics.errors import Status
-from aipo.certificate import Certificate, certify
 from aipo.likelihoods import Likelihood
 from aipo.path.problem import Problem
 from aipo.path.state import State
 from aipo.posterior.chain import Samples, chain, sampling_problem
 from aipo.posterior.laplace import laplace_std
 from aipo.priors import Prior
+from aipo.reconstruction.certificate import Certificate, certify
 
 REASONS = {
     "fixed": "The weight was given.",

@@ -16,7 +16,7 @@ from aipo.path.problem import Problem
 from aipo.path.state import State
 from aipo.path.trace import Trace
 from aipo.priors import Prior
-from aipo.reconstruction import Reconstruction
+from aipo.reconstruction.result import Reconstruction
 from aipo.selection.criteria import Criterion, Tracker
 from aipo.selection.defaults import automatic
 

@@ -9,15 +9,23 @@ from torch import Tensor
 
 from aipo.basics.arrays import Images, PerImage
 from aipo.basics.errors import InputError, Status
-from aipo.final_steps import exact_form, final_steps, last_accepted
-from aipo.following import PATIENCE, PathWatch, followed, problem_of, reconstruction, select, trace
 from aipo.likelihoods import Likelihood
 from aipo.path.options import PathOptions, ending
 from aipo.path.state import State
 from aipo.posterior.chain import chain, sampling_problem
 from aipo.posterior.langevin import Draw, LangevinOptions
 from aipo.priors import Prior
-from aipo.reconstruction import Reconstruction
+from aipo.reconstruction.final_steps import exact_form, final_steps, last_accepted
+from aipo.reconstruction.follow import (
+    PATIENCE,
+    PathWatch,
+    followed,
+    problem_of,
+    reconstruction,
+    select,
+    trace,
+)
+from aipo.reconstruction.result import Reconstruction
 from aipo.selection.components import EVERYWHERE, entrywise, places
 from aipo.selection.criteria import Discrepancy, Sure, l_curve
 from aipo.selection.defaults import automatic, for_mixtures, residual_tells

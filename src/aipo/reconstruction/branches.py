@@ -12,7 +12,6 @@ from torch import Tensor
 
 from aipo.basics.arrays import Images, PerImage, White, content_seed
 from aipo.basics.errors import InputError, Status
-from aipo.certificate import UNFINISHED, Verdict
 from aipo.gaussian import posterior
 from aipo.likelihoods import Gaussian, Likelihood
 from aipo.path.objective import objective
@@ -20,6 +19,7 @@ from aipo.path.options import PathOptions, ending
 from aipo.path.state import State
 from aipo.path.trace import Trace
 from aipo.priors import Prior
+from aipo.reconstruction.certificate import UNFINISHED, Verdict
 from aipo.selection.defaults import AUTOMATIC
 
 
