@@ -13,8 +13,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from aipo import demo
-from aipo.cli import main as aipo
+from aipo.cli import demo
+from aipo.cli.main import main as aipo
 
 DOCS = Path(__file__).parent.parent / "docs"
 

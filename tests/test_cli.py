@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from skimage import data
 
-from aipo import demo
-from aipo.cli import main
+from aipo.cli import demo
+from aipo.cli.main import main
 from aipo.io.images import read_square
 from aipo.io.measurements import load_measurement, save_measurement
 from aipo.likelihoods import measure

@@ -15,6 +15,7 @@ import aipo
 from aipo import operators as op
 from aipo.basics.devices import usable
 from aipo.basics.errors import InputError
+from aipo.cli.restore import RestoreOptions, restore_files
 from aipo.flows import Glow
 from aipo.flows.training.data import PictureData
 from aipo.flows.training.loop import TrainingOptions, train
@@ -31,7 +32,6 @@ from aipo.path.step_control import StepControl
 from aipo.posterior.langevin import LangevinOptions
 from aipo.priors import FlowPrior
 from aipo.reconstruction.reconstruct import Weight
-from aipo.restoring import RestoreOptions, restore_files
 
 SHAPE = (3, 8, 8)
 Restore = Callable[[Likelihood, FlowPrior], list[Tensor]]

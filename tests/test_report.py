@@ -9,13 +9,13 @@ from PIL import Image
 
 from aipo.basics.errors import InputError
 from aipo.basics.quality import psnr, ssim
-from aipo.evaluation import Record, check_fit
+from aipo.cli.record import Record, check_fit
+from aipo.cli.report import measurement_picture, table, write_summary
+from aipo.cli.restore import estimated_sigma
 from aipo.io.images import read_square
 from aipo.likelihoods import measure
 from aipo.operators import Composition, GaussianSensing, Grey, block_mask
 from aipo.priors import load_prior
-from aipo.report import measurement_picture, table, write_summary
-from aipo.restoring import estimated_sigma
 
 RECORD = Record("denoise", "a", None, 20.0, 30.5, -100.0, -2000.0, 0.5, "sure", 42, 1.5, "budget", 0.1)
 

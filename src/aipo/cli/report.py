@@ -13,7 +13,7 @@ import torch
 from aipo.basics.arrays import Images
 from aipo.basics.errors import InputError
 from aipo.basics.quality import psnr
-from aipo.evaluation import Record, View, as_it_is
+from aipo.cli.record import Record, View, as_it_is
 from aipo.io.images import hstack, write_image
 from aipo.io.tensors import write_atomic
 from aipo.likelihoods import Likelihood

@@ -9,20 +9,20 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 from tqdm import tqdm
 
-from aipo import demo
 from aipo.basics.errors import AipoError, InputError
+from aipo.cli import demo
+from aipo.cli.measure import MeasureOptions, measure_picture
+from aipo.cli.report import prepare_folder, table
+from aipo.cli.restore import MEASUREMENT_SUFFIX, RestoreOptions, listed, restore_files
 from aipo.flows.training.data import PictureData, load_pictures
 from aipo.flows.training.distributed import join, leads
 from aipo.flows.training.loop import TrainingOptions
 from aipo.io.measurements import save_measurement
 from aipo.io.tensors import load_config
-from aipo.measuring import MeasureOptions, measure_picture
 from aipo.path.state import State
 from aipo.posterior.langevin import Draw
 from aipo.priors import bundled_priors, load_prior
 from aipo.priors.fit import FlowOptions, Origin, fit_prior
-from aipo.report import prepare_folder, table
-from aipo.restoring import MEASUREMENT_SUFFIX, RestoreOptions, listed, restore_files
 from aipo.selection.defaults import AUTOMATIC
 
 log = logging.getLogger("aipo")

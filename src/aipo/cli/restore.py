@@ -13,7 +13,8 @@ from skimage.restoration import estimate_sigma
 from aipo.basics.arrays import Images
 from aipo.basics.devices import usable
 from aipo.basics.errors import AipoError, InputError
-from aipo.evaluation import Record, check_fit, restore
+from aipo.cli.record import Record, check_fit, restore
+from aipo.cli.report import pictures_of, prepare_folder, write_pictures, write_summary
 from aipo.flows import Precision
 from aipo.flows.training.data import PICTURE_SUFFIXES
 from aipo.io.images import read_image
@@ -24,7 +25,6 @@ from aipo.path.state import State
 from aipo.posterior.langevin import Draw, LangevinOptions
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruction.reconstruct import Weight
-from aipo.report import pictures_of, prepare_folder, write_pictures, write_summary
 
 # A picture of 8 bits is never cleaner than its rounding, 1/(255·√12).
 SMALLEST_SIGMA = 1 / 255 / 12**0.5

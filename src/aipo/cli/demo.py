@@ -11,13 +11,13 @@ from skimage import data
 from skimage.transform import resize
 
 from aipo.basics.arrays import Images
-from aipo.evaluation import Record, restore
+from aipo.cli.record import Record, restore
+from aipo.cli.report import prepare_folder, write_pictures, write_summary
 from aipo.likelihoods import measure
 from aipo.operators import GaussianSensing, Identity, LinearOperator, block_mask
 from aipo.path.state import State
 from aipo.posterior.langevin import Draw
 from aipo.priors import load_prior
-from aipo.report import prepare_folder, write_pictures, write_summary
 
 
 @dataclass(frozen=True)
