@@ -1,4 +1,11 @@
-"""Closed-form inference when the prior is Gaussian: the path's first picture, and the solver's metric.
+"""Gaussian surrogates N(μ, Σ) of a prior, and everything that has a closed form under them.
+
+A surrogate is fitted to the training pictures and stored with the prior. It gives the path its first picture
+and the solver its metric. Each one offers the mean, a factor F with Σ = F Fᵀ, and products with Σ⁻¹:
+
+- `LowRankGaussian` for pictures of one size: Σ = W Wᵀ + diag(d);
+- `StationaryGaussian` for any size: Σ = S, diagonal in the Fourier domain of three decorrelated colours;
+- `LowRankStationary` for pictures of one size with texture: Σ = W Wᵀ + S.
 
 With x ~ N(μ, Σ), y = A x + e and α = λσ², the minimiser of ‖y − A x‖²/2 + α/2 ‖x − μ‖²_{Σ⁻¹} is
 
@@ -20,19 +27,29 @@ from math import prod
 from aipo.gaussian.closed_form import Noise, Posterior
 from aipo.gaussian.filtered import Filtered
 from aipo.gaussian.general import Iterative, Spectral
+from aipo.gaussian.low_rank import LowRankGaussian
+from aipo.gaussian.low_rank_stationary import LowRankStationary
 from aipo.gaussian.masked import Hole, MaskedLowRank, MaskedStationary
-from aipo.gaussian.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, Surrogate
+from aipo.gaussian.stationary import StationaryGaussian
+from aipo.gaussian.surrogate import VARIANCE_FLOOR, Surrogate, energy, log_prob
 from aipo.operators import Identity, LinearOperator, Mask
 
 __all__ = [
+    "VARIANCE_FLOOR",
     "Filtered",
     "Hole",
     "Iterative",
+    "LowRankGaussian",
+    "LowRankStationary",
     "MaskedLowRank",
     "MaskedStationary",
     "Noise",
     "Posterior",
     "Spectral",
+    "StationaryGaussian",
+    "Surrogate",
+    "energy",
+    "log_prob",
     "posterior",
 ]
 

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from aipo.basics.arrays import Images, Measurements, PerImage, dot, expand
-from aipo.gaussian.surrogates import LowRankStationary, StationaryGaussian, Surrogate
+from aipo.gaussian.low_rank_stationary import LowRankStationary
+from aipo.gaussian.stationary import StationaryGaussian
+from aipo.gaussian.surrogate import Surrogate
 from aipo.operators import LinearOperator
 
 # White noise like a tensor: how draws are made.

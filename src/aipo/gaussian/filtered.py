@@ -5,7 +5,8 @@ from torch import Tensor
 
 from aipo.basics.arrays import Images, Measurements, PerImage, rowwise
 from aipo.gaussian.closed_form import Posterior
-from aipo.gaussian.surrogates import LowRankStationary, StationaryGaussian
+from aipo.gaussian.low_rank_stationary import LowRankStationary
+from aipo.gaussian.stationary import StationaryGaussian
 from aipo.operators import LinearOperator
 
 # Numbers kept of the last α: those of a whole path for small pictures, two for large ones.

@@ -5,7 +5,9 @@ from torch import Tensor
 
 from aipo.basics.arrays import Images, Measurements, PerImage, dot, expand, rowwise
 from aipo.gaussian.closed_form import Noise, Posterior, conjugate_gradients, wiener_noise
-from aipo.gaussian.surrogates import LowRankStationary, StationaryGaussian, Surrogate
+from aipo.gaussian.low_rank_stationary import LowRankStationary
+from aipo.gaussian.stationary import StationaryGaussian
+from aipo.gaussian.surrogate import Surrogate
 from aipo.operators import LinearOperator
 
 

@@ -8,7 +8,9 @@ from torch import Tensor
 from aipo.basics.arrays import Images, Measurements, PerImage, expand, rowwise
 from aipo.gaussian.closed_form import Noise, Posterior, conjugate_gradients, wiener_noise
 from aipo.gaussian.general import Iterative
-from aipo.gaussian.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian
+from aipo.gaussian.low_rank import LowRankGaussian
+from aipo.gaussian.low_rank_stationary import LowRankStationary
+from aipo.gaussian.stationary import StationaryGaussian
 from aipo.operators import Identity, Mask
 
 # Missing entries up to which a matrix over them is factored in seconds.

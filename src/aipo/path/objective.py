@@ -10,9 +10,8 @@ from torch import Tensor
 from aipo.basics.arrays import PerImage
 from aipo.basics.derivatives import HessianProduct, hessian_product, value_and_gradient
 from aipo.basics.errors import InputError
-from aipo.gaussian import Posterior, posterior
-from aipo.gaussian.surrogates import Surrogate
-from aipo.gaussian.surrogates import energy as surrogate_energy
+from aipo.gaussian import Posterior, Surrogate, posterior
+from aipo.gaussian import energy as surrogate_energy
 from aipo.likelihoods import Likelihood
 from aipo.path.metric import data_scale, surrogate_scale
 from aipo.path.problem import Deformation, Problem, Terms

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from aipo.basics.arrays import Images, PerImage
 from aipo.basics.derivatives import value_and_gradient
-from aipo.gaussian import Posterior
-from aipo.gaussian.surrogates import Surrogate
-from aipo.gaussian.surrogates import energy as surrogate_energy
+from aipo.gaussian import Posterior, Surrogate
+from aipo.gaussian import energy as surrogate_energy
 from aipo.likelihoods import Gaussian, Likelihood
 from aipo.path.solvers.lbfgs import LBFGS
 from aipo.path.solvers.minimise import minimise

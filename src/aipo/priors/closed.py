@@ -8,7 +8,7 @@ from torch import Tensor
 
 from aipo.basics.arrays import Images, PerImage
 from aipo.basics.errors import InputError
-from aipo.gaussian.surrogates import Surrogate, energy
+from aipo.gaussian import Surrogate, energy
 
 
 class Gaussian:

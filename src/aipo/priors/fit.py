@@ -13,7 +13,7 @@ from aipo.flows import Flow
 from aipo.flows.training.data import PictureData, dequantize
 from aipo.flows.training.distributed import leads
 from aipo.flows.training.loop import CHECKPOINT_NAME, TrainingOptions, begin, bits_per_dim, curve, train
-from aipo.gaussian.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, log_prob
+from aipo.gaussian import LowRankGaussian, LowRankStationary, StationaryGaussian, log_prob
 from aipo.io.tensors import CONFIG_NAME, TENSORS_NAME, write_atomic
 from aipo.priors.flow_prior import Fitted, FlowPrior
 from aipo.priors.library import SURROGATES, build_flow

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from aipo.basics.arrays import Images, PerImage
 from aipo.basics.errors import InputError
 from aipo.flows import Flow, Precision
-from aipo.gaussian.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian
+from aipo.gaussian import LowRankGaussian, LowRankStationary, StationaryGaussian
 from aipo.io import tensors as checkpoints
 
 Fitted: TypeAlias = LowRankGaussian | LowRankStationary | StationaryGaussian

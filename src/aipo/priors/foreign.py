@@ -14,7 +14,7 @@ from torch import Tensor
 
 from aipo.basics.arrays import Images, PerImage, per_image_sum
 from aipo.basics.errors import InputError
-from aipo.gaussian.surrogates import Surrogate
+from aipo.gaussian import Surrogate
 
 
 class Foreign:

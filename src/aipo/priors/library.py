@@ -8,7 +8,7 @@ from torch import Tensor
 
 from aipo.basics.errors import CheckpointError, InputError
 from aipo.flows import Flow, Glow, Precision, RealNVP, TarFlow
-from aipo.gaussian.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian
+from aipo.gaussian import LowRankGaussian, LowRankStationary, StationaryGaussian
 from aipo.io import tensors as checkpoints
 from aipo.priors.flow_prior import Fitted, FlowPrior
 

@@ -11,7 +11,7 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from aipo.gaussian.surrogates import LowRankStationary
+from aipo.gaussian import LowRankStationary
 from aipo.likelihoods import Gaussian, Likelihood
 from aipo.operators import Composition, Downsampling, Identity, LinearOperator, Mask, Operator
 from aipo.path.options import PathOptions

@@ -22,7 +22,7 @@ from aipo import priors
 from aipo import reconstruct as public_reconstruct
 from aipo.basics.errors import InputError, Status
 from aipo.flows import Glow
-from aipo.gaussian.surrogates import LowRankGaussian, StationaryGaussian
+from aipo.gaussian import LowRankGaussian, StationaryGaussian
 from aipo.likelihoods import Gaussian, measure
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask, block_mask
 from aipo.path.objective import objective

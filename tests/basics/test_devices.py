@@ -19,7 +19,7 @@ from aipo.cli.restore import RestoreOptions, restore_files
 from aipo.flows import Glow
 from aipo.flows.training.data import PictureData
 from aipo.flows.training.loop import TrainingOptions, train
-from aipo.gaussian.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian
+from aipo.gaussian import LowRankGaussian, LowRankStationary, StationaryGaussian
 from aipo.io.images import read_image, write_image
 from aipo.likelihoods import Likelihood, measure
 from aipo.path.options import PathOptions

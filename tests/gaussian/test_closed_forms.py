@@ -14,13 +14,16 @@ from aipo.gaussian import (
     Filtered,
     Hole,
     Iterative,
+    LowRankGaussian,
+    LowRankStationary,
     MaskedLowRank,
     MaskedStationary,
     Posterior,
     Spectral,
+    StationaryGaussian,
+    Surrogate,
     posterior,
 )
-from aipo.gaussian.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian, Surrogate
 from aipo.operators import (
     Blur,
     Composition,

@@ -8,7 +8,7 @@ from scipy.stats import multivariate_normal
 from torch import Tensor
 
 from aipo.basics.errors import InputError
-from aipo.gaussian.surrogates import (
+from aipo.gaussian import (
     VARIANCE_FLOOR,
     LowRankGaussian,
     LowRankStationary,

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from aipo.basics.errors import InputError
 from aipo.flows import Glow
-from aipo.gaussian.surrogates import LowRankGaussian
-from aipo.gaussian.surrogates import energy as surrogate_energy
+from aipo.gaussian import LowRankGaussian
+from aipo.gaussian import energy as surrogate_energy
 from aipo.likelihoods import measure
 from aipo.operators import GaussianSensing, Identity, Mask
 from aipo.path.objective import objective

@@ -13,7 +13,7 @@ from torch.autograd import gradcheck
 from aipo import priors
 from aipo.basics.derivatives import hessian_product, value_and_gradient
 from aipo.basics.errors import CheckpointError, InputError
-from aipo.gaussian.surrogates import LowRankGaussian, LowRankStationary, StationaryGaussian
+from aipo.gaussian import LowRankGaussian, LowRankStationary, StationaryGaussian
 from aipo.priors import FlowPrior, Gaussian, build_flow, load_prior
 
 FIXED = {"family": "glow", "shape": [3, 8, 8], "levels": 2, "steps": 2, "hidden": 6}

@@ -11,7 +11,7 @@ from torch.distributions.categorical import Categorical
 
 import aipo
 from aipo.basics.errors import InputError, Status
-from aipo.gaussian.surrogates import LowRankGaussian
+from aipo.gaussian import LowRankGaussian
 from aipo.likelihoods import measure
 from aipo.operators import GaussianSensing, Identity
 from aipo.priors import Gaussian

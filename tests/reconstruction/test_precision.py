@@ -10,7 +10,7 @@ from torch import Tensor
 
 from aipo.basics.errors import InputError
 from aipo.flows import Flow, Glow, RealNVP
-from aipo.gaussian.surrogates import LowRankGaussian
+from aipo.gaussian import LowRankGaussian
 from aipo.likelihoods import Gaussian, measure
 from aipo.operators import GaussianSensing, Identity, Mask
 from aipo.path.options import PathOptions

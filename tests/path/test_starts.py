@@ -6,8 +6,8 @@ from test_noise_models import MODELS, PRIOR, SHAPE, drawn, every_model, measured
 from torch import Tensor
 
 from aipo.basics.arrays import dot
+from aipo.gaussian import energy as surrogate_energy
 from aipo.gaussian import posterior
-from aipo.gaussian.surrogates import energy as surrogate_energy
 from aipo.likelihoods import Likelihood, OneBit
 from aipo.operators import GaussianSensing, Identity, gamma_curve
 from aipo.path.metric import surrogate_scale

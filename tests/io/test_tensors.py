@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from aipo.basics.errors import CheckpointError
 from aipo.flows import Glow
-from aipo.gaussian.surrogates import LowRankGaussian
+from aipo.gaussian import LowRankGaussian
 from aipo.io import tensors as checkpoints
 from aipo.io.tensors import (
     CONFIG_NAME,

@@ -17,7 +17,7 @@ from aipo.basics.errors import InputError
 from aipo.basics.quality import psnr
 from aipo.deepinv import FlowPrior, Reconstructor, from_deepinv
 from aipo.deepinv.loading import load
-from aipo.gaussian.surrogates import StationaryGaussian
+from aipo.gaussian import StationaryGaussian
 from aipo.likelihoods import Gaussian, Heteroscedastic, Poisson
 from aipo.operators import Identity, Mask
 from aipo.operators.check import check_operator
