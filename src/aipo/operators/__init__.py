@@ -1,5 +1,6 @@
 """Forward operators f of y = f(x) + e: what the instrument does to a picture."""
 
+from aipo.operators.check import check_operator
 from aipo.operators.combined import Composition, Stack
 from aipo.operators.entries import Identity, Mask, block_mask, mosaic, random_mask
 from aipo.operators.filters import Blur, Downsampling, Filter, Grey, gaussian_kernel, motion_kernel
@@ -27,6 +28,7 @@ __all__ = [
     "Stack",
     "block_mask",
     "cartesian_mask",
+    "check_operator",
     "gamma_curve",
     "gaussian_kernel",
     "haze",

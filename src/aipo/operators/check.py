@@ -1,11 +1,11 @@
-"""Verification of a user's own operator in one line: `aipo.testing.check_operator(operator)`."""
+"""Verification of a user's own operator in one line: `aipo.operators.check_operator(operator)`."""
 
 import torch
 from torch import Tensor
 
 from aipo.basics.arrays import dot
 from aipo.basics.errors import InputError
-from aipo.operators import LinearOperator, Operator
+from aipo.operators.operator import LinearOperator, Operator
 
 TOLERANCE = 1e-10
 
