@@ -9,7 +9,6 @@ import math
 from abc import abstractmethod
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from aipo.basics.arrays import Images, Measurements, PerImage, as_per_image, expand, per_image_sum
@@ -35,6 +34,9 @@ class Pointwise(Likelihood):
 
     def __call__(self, x: Images) -> PerImage:
         return per_image_sum(self.energies(self.operator(x)))
+
+    def simplest(self) -> Likelihood:
+        return self.rearranged()
 
     def simulate(self, x: Images, generator: torch.Generator | None = None) -> Measurements:
         return self.draw(self.operator(x), generator)
@@ -133,7 +135,7 @@ class Poisson(Pointwise):
         images (PURE).
         """
         variance = self.y / expand(self.gain, self.y)
-        return Stein("pure", self._light(), variance.sqrt() * white, per_image_sum(variance))
+        return Stein(False, self._light(), variance.sqrt() * white, per_image_sum(variance))
 
     def _light(self) -> Measurements:
         """The measurement without its background."""
@@ -177,7 +179,7 @@ class PoissonGaussian(Pointwise):
         """
         variance = self.y / expand(self.gain, self.y) + expand(self.sigma**2, self.y)
         probe = variance.clamp_min(0).sqrt() * white
-        return Stein("pure", self.y, probe, per_image_sum(variance))
+        return Stein(False, self.y, probe, per_image_sum(variance))
 
 
 class Scaled(Pointwise):
@@ -265,5 +267,7 @@ class StudentT(Pointwise):
         return u, expand(self.scale**2 * self.freedom / (self.freedom - 2), u).expand_as(u)
 
     def draw(self, u: Measurements, generator: torch.Generator | None) -> Measurements:
-        drawn = stats.t.ppf(uniform(u, generator).cpu().numpy(), self.freedom)
+        from scipy.special import stdtrit  # slow to load, and nothing but simulation needs it
+
+        drawn = stdtrit(self.freedom, uniform(u, generator).cpu().numpy())
         return u + expand(self.scale, u) * torch.as_tensor(drawn).to(u)

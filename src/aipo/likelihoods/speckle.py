@@ -3,7 +3,6 @@
 import math
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from aipo.basics.arrays import Images, Measurements, PerImage, expand
@@ -53,9 +52,7 @@ class Gamma(Pointwise):
         return self.mean_and_variance(self.operator(x))[1].reciprocal()
 
     def draw(self, u: Measurements, generator: torch.Generator | None) -> Measurements:
-        looks = expand(self.looks, u).expand_as(u).cpu().numpy()
-        drawn = stats.gamma.ppf(uniform(u, generator).cpu().numpy(), looks, scale=1 / looks)
-        return u.clamp_min(self.least) * torch.as_tensor(drawn).to(u)
+        return u.clamp_min(self.least) * _speckle(expand(self.looks, u), u, generator).to(u)
 
 
 class LogGamma(Pointwise):
@@ -82,9 +79,7 @@ class LogGamma(Pointwise):
         return u + torch.digamma(looks) - torch.log(looks), torch.polygamma(1, looks)
 
     def draw(self, u: Measurements, generator: torch.Generator | None) -> Measurements:
-        looks = expand(self.looks, u).expand_as(u).cpu().numpy()
-        drawn = stats.gamma.ppf(uniform(u, generator).cpu().numpy(), looks, scale=1 / looks)
-        return u + torch.as_tensor(drawn).clamp_min(1e-300).log().to(u)
+        return u + _speckle(expand(self.looks, u), u, generator).clamp_min(1e-300).log().to(u)
 
 
 class Rician(Pointwise):
@@ -132,3 +127,11 @@ class Rician(Pointwise):
     def nearest(self) -> tuple[Measurements, float | PerImage]:
         """What is left of y² without the noise's σ²."""
         return (self.y**2 - expand(self.sigma**2, self.y)).clamp_min(0).sqrt(), self.sigma
+
+
+def _speckle(looks: Tensor, like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Gamma variables of shape L and mean 1, shaped like a tensor, by inversion; float64, on the CPU."""
+    from scipy.special import gammaincinv  # slow to load, and nothing but simulation needs it
+
+    own = looks.expand_as(like).double().cpu().numpy()
+    return torch.as_tensor(gammaincinv(own, uniform(like, generator).cpu().numpy()) / own)
