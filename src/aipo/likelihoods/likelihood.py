@@ -17,7 +17,7 @@ from torch import Tensor
 
 from aipo.basics.arrays import Images, Measurements, PerImage, as_per_image, expand, per_image_sum
 from aipo.basics.errors import InputError
-from aipo.operators import Composition, Identity, LinearOperator, Operator
+from aipo.operators import Composition, Identity, LinearOperator, Operator, simplest
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class Stein:
     """What an unbiased estimate of the error of A x needs to know of a measurement's noise.
 
     Attributes:
-        name: of the estimate, "sure" (Gaussian noise) or "pure" (counts).
+        exact: whether the estimate is unbiased (SURE, Gaussian noise), or only to first order (PURE, counts).
         y: measurements with mean A x, (B, ...).
         probe: noise of the covariance that y's has, (B, ...).
         trace: of that covariance, (B,).
     """
 
-    name: str
+    exact: bool
     y: Measurements
     probe: Measurements
     trace: PerImage
@@ -111,6 +111,20 @@ class Likelihood(ABC):
     def stein(self, white: Measurements) -> Stein | None:
         """For Stein's identity and its kin, the probe made of white noise; None where none holds."""
         return None
+
+    def simplest(self) -> "Likelihood":
+        """The same density, spelled as simply as possible, so that equal problems get equal answers."""
+        return self
+
+    def rearranged(self) -> Self:
+        """The same measured values on the simplest operator that measures them; noise independent on each."""
+        operator, moved = simplest(self.operator)
+        if operator is self.operator:
+            return self
+        values = [getattr(self, name) for name in self.per_image]
+        other = self._with(moved(self.y), [moved(v) if v.shape == self.y.shape else v for v in values])
+        other.operator = operator
+        return other
 
     def select(self, indices: Tensor) -> Self:
         """The likelihood of some images of the batch."""
@@ -197,8 +211,11 @@ class Gaussian(Likelihood):
 
     def stein(self, white: Measurements) -> Stein:
         return Stein(
-            "sure", self.y, expand(self.sigma, white) * white, self.operator.measurements * self.sigma**2
+            True, self.y, expand(self.sigma, white) * white, self.operator.measurements * self.sigma**2
         )
+
+    def simplest(self) -> "Gaussian":
+        return self.rearranged()
 
     def gaussian(self) -> "Gaussian":
         return self if self.operator.linear is self.operator else super().gaussian()

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from aipo.basics.arrays import Images, Measurements, PerImage, per_image_sum
+from aipo.basics.arrays import Images, Measurements, PerImage, expand, per_image_sum
 from aipo.basics.errors import InputError
 from aipo.likelihoods.likelihood import Gaussian, Likelihood, Stein, standard_normal
 from aipo.operators import Filter, Identity, Operator
@@ -53,8 +53,15 @@ class Heteroscedastic(Likelihood):
     def precision(self, x: Images) -> Measurements:
         return self.sigma**-2
 
+    def simplest(self) -> Likelihood:
+        """One σ for all values of an image is plain Gaussian noise."""
+        first = self.sigma.flatten(1)[:, 0]
+        if bool((self.sigma == expand(first, self.sigma)).all()):
+            return Gaussian(self.operator, self.y, first).simplest()
+        return self.rearranged()
+
     def stein(self, white: Measurements) -> Stein:
-        return Stein("sure", self.y, self.sigma * white, per_image_sum(self.sigma**2))
+        return Stein(True, self.y, self.sigma * white, per_image_sum(self.sigma**2))
 
 
 class Coloured(Likelihood):
@@ -109,6 +116,15 @@ class Coloured(Likelihood):
     def nearest(self) -> tuple[Measurements, float | PerImage]:
         return self.y, float(self.spectrum.mean()) ** 0.5
 
+    def simplest(self) -> Likelihood:
+        """Noise that is equally strong at all frequencies is plain Gaussian noise."""
+        if bool((self.spectrum == self.spectrum[0, 0]).all()):
+            return Gaussian(self.operator, self.y, float(self.spectrum[0, 0]) ** 0.5).simplest()
+        operator, moved = self.operator.unwrapped()
+        if operator is self.operator or tuple(operator.measurement_shape) != tuple(self.y.shape[1:]):
+            return self
+        return Coloured(operator, moved(self.y), self.spectrum)
+
     def gaussian(self) -> Gaussian:
         """Of whole pictures white noise behind a whitening filter, which is this noise exactly."""
         if not isinstance(self.operator, Identity):
@@ -118,7 +134,7 @@ class Coloured(Likelihood):
 
     def stein(self, white: Measurements) -> Stein:
         trace = self.spectrum.mean().to(self.y) * self.operator.measurements
-        return Stein("sure", self.y, self._colour(white), trace.expand(len(self)))
+        return Stein(True, self.y, self._colour(white), trace.expand(len(self)))
 
     def _colour(self, white: Tensor) -> Tensor:
         """White noise with the spectrum."""

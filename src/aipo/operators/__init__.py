@@ -8,6 +8,7 @@ from aipo.operators.nonlinear import Curve, Magnitude, gamma_curve, haze
 from aipo.operators.operator import LinearOperator, Operator
 from aipo.operators.scanners import FourierMask, Radon, cartesian_mask
 from aipo.operators.sensing import FourierSensing, GaussianSensing
+from aipo.operators.simplest import simplest
 
 __all__ = [
     "Blur",
@@ -35,4 +36,5 @@ __all__ = [
     "mosaic",
     "motion_kernel",
     "random_mask",
+    "simplest",
 ]

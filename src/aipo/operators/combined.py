@@ -1,6 +1,7 @@
 """Operators made of others."""
 
 from collections.abc import Sequence
+from functools import reduce
 from itertools import pairwise
 from math import prod
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from aipo.basics.arrays import Images, Measurements
 from aipo.basics.errors import InputError
-from aipo.operators.operator import LinearOperator
+from aipo.operators.operator import LinearOperator, Operator, Rearranged, real_gram
 
 
 class Composition(LinearOperator):
@@ -42,6 +43,28 @@ class Composition(LinearOperator):
             y = operator.adjoint(y)
         return y
 
+    def transfer_matrices(self) -> Tensor | None:
+        """The product of its parts'."""
+        return _product([operator.transfer_matrices() for operator in self.operators])
+
+    def gram(self) -> Tensor | None:
+        """That of the last operator, seen through the filters before it."""
+        *before, last = self.operators
+        inner = last.gram()
+        if not before or inner is None:
+            return inner
+        transfer = _product([operator.transfer_matrices() for operator in before])
+        return None if transfer is None else real_gram(transfer, inner)
+
+    def unwrapped(self) -> tuple[Operator, Rearranged]:
+        """Without the parts that change nothing."""
+        acting = [operator for operator in self.operators if not _changes_nothing(operator)]
+        if len(acting) == 1:
+            return acting[0].unwrapped()
+        if not acting or len(acting) == len(self.operators):
+            return super().unwrapped()
+        return Composition(*acting), _unchanged
+
 
 class Stack(LinearOperator):
     """The same picture measured by several instruments; the measurement is one vector, theirs in order.
@@ -66,6 +89,20 @@ class Stack(LinearOperator):
         parts = zip(self.operators, self.split(y), strict=True)
         return sum((operator.adjoint(part) for operator, part in parts), y.new_zeros(len(y), *self.shape))
 
+    def gram(self) -> Tensor | None:
+        """The sum of its parts'."""
+        grams = [operator.gram() for operator in self.operators]
+        known = [gram for gram in grams if gram is not None]
+        return sum(known[1:], known[0]) if len(known) == len(grams) else None
+
+    def unwrapped(self) -> tuple[Operator, Rearranged]:
+        """A stack of one operator is that operator."""
+        first, *others = self.operators
+        if others:
+            return super().unwrapped()
+        inner, moved = first.unwrapped()
+        return inner, lambda y: moved(self.split(y)[0])
+
     def split(self, y: Measurements) -> Sequence[Tensor]:
         """The measurement of each instrument, in its own shape."""
         flat = y.split([prod(operator.measurement_shape) for operator in self.operators], 1)
@@ -73,6 +110,25 @@ class Stack(LinearOperator):
             part.unflatten(1, operator.measurement_shape)
             for part, operator in zip(flat, self.operators, strict=True)
         ]
+
+
+def _product(matrices: Sequence[Tensor | None]) -> Tensor | None:
+    """The last times … the first, at each frequency; None where one is missing."""
+    known = [matrix for matrix in matrices if matrix is not None]
+    return reduce(lambda total, matrix: matrix @ total, known) if len(known) == len(matrices) else None
+
+
+def _changes_nothing(operator: LinearOperator) -> bool:
+    """Whether a picture comes out as it went in; tried with one random picture."""
+    if tuple(operator.measurement_shape) != tuple(operator.shape):
+        return False
+    x = torch.rand(1, *operator.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = x.to(operator.device)
+    return bool(torch.allclose(operator.forward(x), x, rtol=0, atol=1e-6))
+
+
+def _unchanged(y: Measurements) -> Measurements:
+    return y
 
 
 def _device(operators: Sequence[LinearOperator]) -> torch.device:

@@ -27,6 +27,14 @@ class Identity(LinearOperator):
     def pseudoinverse(self, y: Measurements) -> Images:
         return y
 
+    def kept(self) -> Tensor:
+        return torch.ones(self.shape, dtype=torch.bool)
+
+    def transfer_matrices(self) -> Tensor:
+        channels, height, width = self.shape
+        one = torch.eye(channels, dtype=torch.complex128)
+        return one.expand(height, width // 2 + 1, channels, channels)
+
 
 class Mask(LinearOperator):
     """Only the entries where the mask is true are measured (inpainting).
@@ -70,6 +78,9 @@ class Mask(LinearOperator):
 
     def pseudoinverse(self, y: Measurements) -> Images:
         return self.adjoint(y)
+
+    def kept(self) -> Tensor:
+        return self.mask
 
 
 def random_mask(shape: tuple[int, int, int], share: float, seed: int = 0) -> Mask:

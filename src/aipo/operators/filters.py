@@ -49,9 +49,9 @@ class Filter(LinearOperator):
         kept = power > 1e-20 * power.max()
         return self._filtered(y, torch.where(kept, self.transfer.conj() / power.clamp_min(1e-300), 0))
 
-    def gram(self) -> Tensor:
-        power = self.transfer.abs().double() ** 2
-        return power[:, :, None, None] * torch.eye(self.shape[0], dtype=torch.float64).to(power)
+    def transfer_matrices(self) -> Tensor:
+        transfer = self.transfer.to(torch.complex128)
+        return transfer[:, :, None, None] * torch.eye(self.shape[0]).to(transfer)
 
     def _filtered(self, v: Tensor, transfer: Tensor) -> Tensor:
         complex_dtype = torch.complex128 if v.dtype == torch.float64 else torch.complex64
@@ -166,10 +166,9 @@ class Grey(LinearOperator):
     def pseudoinverse(self, y: Measurements) -> Images:
         return self.adjoint(y) / sum(weight**2 for weight in self.weights)
 
-    def gram(self) -> Tensor:
-        weights = torch.tensor(self.weights, dtype=torch.float64)
+    def transfer_matrices(self) -> Tensor:
         height, width = self.shape[1:]
-        return (weights[:, None] * weights).expand(height, width // 2 + 1, 3, 3)
+        return torch.tensor([self.weights], dtype=torch.complex128).expand(height, width // 2 + 1, 1, 3)
 
     def _column(self, like: Tensor) -> Tensor:
         return torch.tensor(self.weights, dtype=like.dtype, device=like.device)[:, None, None]

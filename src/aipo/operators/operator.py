@@ -8,6 +8,7 @@ default. `aipo.testing.check_operator` verifies one.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import cached_property
 from math import prod
 
@@ -16,6 +17,9 @@ from torch import Tensor
 
 from aipo.basics.arrays import Images, Measurements, PerImage, dot, expand
 from aipo.basics.errors import InputError
+
+# Measured values of one operator -> those of another.
+Rearranged = Callable[[Measurements], Measurements]
 
 
 class Operator(ABC):
@@ -45,6 +49,35 @@ class Operator(ABC):
         tangent = Tangent(self)
         grey = tangent.foot(y)[:1]
         return y - self.forward(grey) + tangent.forward(grey), sigma
+
+    def kept(self) -> Tensor | None:
+        """Which entries of the picture are measured one by one, boolean (C, H, W); None for other operators.
+
+        Every measured value is then one entry of the picture, and no entry is measured twice.
+        """
+        return None
+
+    def transfer_matrices(self) -> Tensor | None:
+        """f as one complex matrix between the colours for each frequency; None where f is no such filter.
+
+        (H, W//2 + 1, C', C) in `torch.fft.rfft2` order, complex128; the measurement is then a picture
+        (C', H, W), and the filter is periodic.
+        """
+        return None
+
+    def gram(self) -> Tensor | None:
+        """AᵀA as one matrix between the colours for each frequency; None where places are not all alike.
+
+        (H, W//2 + 1, C, C) in `torch.fft.rfft2` order, float64, real and symmetric.
+        """
+        return None
+
+    def unwrapped(self) -> "tuple[Operator, Rearranged]":
+        """The operator inside a spelling that adds nothing to it, and how measured values move to it.
+
+        The second maps (B, *measurement_shape) to (B, *measurement_shape of the first).
+        """
+        return self, _as_they_are
 
     def __call__(self, x: Images) -> Measurements:
         if tuple(x.shape[1:]) != tuple(self.shape):
@@ -78,12 +111,27 @@ class LinearOperator(Operator):
         """A⁺ y, the image of least norm among those that explain y best (conjugate gradients)."""
         return _least_norm(self, y)
 
-    def gram(self) -> Tensor | None:
-        """AᵀA where it is the same at every place, periodically: a matrix between the colours per frequency.
+    def kept(self) -> Tensor | None:
+        """See `Operator.kept`; found by measuring one random picture, and remembered."""
+        return self._kept
 
-        (H, W//2 + 1, C, C) in `torch.fft.rfft2` order, float64, real and symmetric; None for other operators.
-        """
-        return None
+    @cached_property
+    def _kept(self) -> Tensor | None:
+        # An operator of another kind would need this very picture to be taken for one that keeps entries.
+        generator = torch.Generator().manual_seed(0)
+        x = (1 + torch.rand(1, *self.shape, generator=generator, dtype=torch.float64)).to(self.device)
+        measured = self.forward(x)
+        back = self.adjoint(measured)
+        kept = back > 0.5 * x
+        if int(kept.sum()) != self.measurements or not _near(back, kept * x):
+            return None
+        same = _near(measured.flatten().sort().values, x[kept].sort().values)
+        return kept[0] if same else None
+
+    def gram(self) -> Tensor | None:
+        """See `Operator.gram`; that of the transfer matrices, where there are any."""
+        transfer = self.transfer_matrices()
+        return None if transfer is None else real_gram(transfer)
 
     @cached_property
     def norm_squared(self) -> float:
@@ -123,6 +171,27 @@ class Tangent(LinearOperator):
         with torch.enable_grad():
             x = self.foot(y).requires_grad_()
             return torch.autograd.grad(self.operator.forward(x), x, y, create_graph=differentiable)[0]
+
+
+def real_gram(transfer: Tensor, between: Tensor | None = None) -> Tensor | None:
+    """TᴴT, or TᴴGT, at each frequency; None where it is not real.
+
+    Args:
+        transfer: T, (H, W//2 + 1, C', C).
+        between: G, (H, W//2 + 1, C', C').
+    """
+    middle = transfer if between is None else between.to(transfer) @ transfer
+    found = transfer.mH @ middle
+    return found.real if _near(found.imag, torch.zeros_like(found.imag), found.abs().max()) else None
+
+
+def _near(found: Tensor, expected: Tensor, size: float | Tensor = 1.0) -> bool:
+    """Whether all entries agree to 10⁻⁵ of the size: some operators compute in single precision."""
+    return found.shape == expected.shape and bool(((found - expected).abs() <= 1e-5 * size).all())
+
+
+def _as_they_are(y: Measurements) -> Measurements:
+    return y
 
 
 def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
