@@ -148,19 +148,20 @@ def _go_on_from(initial: FlowPrior, flow: Flow, architecture: dict) -> None:
 def model_card(card: dict) -> str:
     """The configuration as a short text for people."""
     flow = card["flow"]
-    size = "any size" if flow["shape"][1] is None else f"{flow['shape'][1]} × {flow['shape'][2]}"
+    size = "any size" if flow["shape"][1] is None else f"{flow['shape'][1]} × {flow['shape'][2]} pixels"
     return f"""# {card["name"]}
 
-A normalizing-flow prior for {size} pictures with {flow["shape"][0]} channel(s), for use with aipo.
+A normalizing-flow prior for use with aipo.
 
+- pictures: {size}; channels: {flow["shape"][0]}
 - flow: {flow["family"]}, {flow["levels"]} levels × {flow["steps"]} steps, hidden width {flow["hidden"]},
   {card["parameters"]:,} weights stored as float16
 - trained on: {card["data"]}
 - command: `{card["command"]}`
 - validation (held-out pictures): {card["validation_bits_per_dim"]:.3f} bits per dimension
 - licence: {card["licence"]}
-- intended for: restoring pictures like those it was trained on; what it fills in where nothing was measured
-  is a plausible guess, not a fact
+- intended for: restoring pictures like those it was trained on. Where nothing was measured, it fills in
+  a plausible guess, not a fact.
 """
 
 
