@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from elsewhere import DEVICE, elsewhere
+from noise_models import MODELS, measured, pictures
 from random_flows import make, rand
-from test_noise_models import MODELS, measured, pictures
 from torch import Tensor
 
 import aipo

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_noise_models import MODELS, PRIOR, SHAPE, drawn, measured
+from noise_models import MODELS, PRIOR, SHAPE, drawn, measured
 
 from aipo.basics.arrays import White
 from aipo.likelihoods import Gaussian, Heteroscedastic

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_noise_models import MODELS, PRIOR, SHAPE, drawn, every_model, measured
+from noise_models import MODELS, PRIOR, SHAPE, drawn, every_model, measured
 from torch import Tensor
 
 from aipo.basics.arrays import dot

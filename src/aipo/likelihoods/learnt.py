@@ -3,8 +3,10 @@
 Source: Whang, Lei & Dimakis 2021, Solving inverse problems with a flow-based noise model.
 """
 
+from copy import deepcopy
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -45,6 +47,7 @@ class FlowNoise(Likelihood):
 
     def __init__(self, operator: Operator, y: Measurements, density: Density, draws: Tensor | None = None):
         super().__init__(operator, y)
+        self.density = density
         # A few hundred samples give mean and variance of the noise; they are drawn once.
         self.draws = density.sample(256) if draws is None else draws
         if self.draws.shape[1:] != y.shape[1:]:
@@ -52,19 +55,16 @@ class FlowNoise(Likelihood):
                 f"the noise density draws {tuple(self.draws.shape[1:])}, but y has {tuple(y.shape[1:])}; "
                 "train it on noise of the measurement's shape"
             )
-        self.density = density
+        self._noise = _Noise(density, self.draws.to(y))
 
-    @cached_property
-    def _moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the noise."""
-        draws = self.draws.to(self.y)
-        return draws.mean(0), draws.var(0).clamp_min(1e-12)
-
-    @cached_property
-    def _entropy(self) -> Tensor:
-        """What D is on average where the residual is noise, nats."""
-        with torch.no_grad():
-            return -self.density.log_prob(self.draws.to(self.y)).mean()
+    def to(self, device: torch.device | str) -> Self:
+        """The same; where the density has weights, a copy of it follows."""
+        other = super().to(device)
+        density: Any = deepcopy(self.density) if other.y.device != self.y.device else self.density
+        if hasattr(density, "to"):
+            other.density = density.to(device)  # modules move themselves, hence the copy
+        other._noise = _Noise(other.density, other.draws.to(other.y))
+        return other
 
     def __call__(self, x: Images) -> PerImage:
         return -self.density.log_prob(self.y - self.operator(x))
@@ -73,28 +73,58 @@ class FlowNoise(Likelihood):
         """Noise from the density's stock of samples, chosen at random."""
         clean = self.operator(x)
         chosen = torch.randint(len(self.draws), (len(clean),), generator=generator)
-        return clean + self.draws[chosen].to(clean)
+        return clean + self.draws[chosen.to(self.draws.device)].to(clean)
 
     def moments(self, x: Images) -> tuple[Measurements, Measurements]:
-        shift, variance = self._moments
-        mean = self.operator(x) + shift
-        return mean, variance.expand_as(mean)
+        mean = self.operator(x) + self._noise.mean
+        return mean, self._noise.variance.expand_as(mean)
 
     def misfit(self, x: Images) -> PerImage:
         """1 + 2(D − H)/m with H the noise's entropy: of Gaussian noise again the mean square residual.
 
         What is unlikely of structured noise is its shape, of which variances know nothing.
         """
-        return 1 + 2 * (self(x) - self._entropy) / self.operator.measurements
+        return 1 + 2 * (self(x) - self._noise.entropy) / self.operator.measurements
 
     def nearest(self) -> tuple[Measurements, float | PerImage]:
-        shift, variance = self._moments
-        return self.y - shift, float(variance.mean()) ** 0.5
+        return self.y - self._noise.mean, float(self._noise.variance.mean()) ** 0.5
 
     def gaussian(self) -> Gaussian:
         """Of whole pictures noise with the average spectrum of its samples."""
         if not isinstance(self.operator, Identity):
             return super().gaussian()
-        centred = (self.draws.to(self.y) - self._moments[0]).flatten(0, 1).double()
+        return Coloured(self.operator, self.nearest()[0], self._noise.spectrum).gaussian()
+
+
+@dataclass(frozen=True, eq=False)
+class _Noise:
+    """What samples tell of the noise; the same for every part of a batch.
+
+    Args:
+        density: what the samples were drawn from.
+        draws: (count, *measurement_shape), where and as precise as the measurements are.
+    """
+
+    density: Density
+    draws: Tensor
+
+    @cached_property
+    def mean(self) -> Tensor:
+        return self.draws.mean(0)
+
+    @cached_property
+    def variance(self) -> Tensor:
+        return self.draws.var(0).clamp_min(1e-12)
+
+    @cached_property
+    def entropy(self) -> Tensor:
+        """What D is on average where the residual is noise, nats."""
+        with torch.no_grad():
+            return -self.density.log_prob(self.draws).mean()
+
+    @cached_property
+    def spectrum(self) -> Tensor:
+        """Average power at every frequency of whole pictures, (H, W)."""
+        centred = (self.draws - self.mean).flatten(0, 1).double()
         power = torch.fft.fft2(centred, norm="ortho").abs().square().mean(0)
-        return Coloured(self.operator, self.nearest()[0], power.clamp_min(1e-4 * power.mean())).gaussian()
+        return power.clamp_min(1e-4 * power.mean())

@@ -3,13 +3,14 @@
 A user's own likelihood is a subclass with the four abstract methods. Parameters that each image has its own
 value of are tensors (B,) or (B, ...), named in `per_image`; others are named in `shared`; the constructor
 takes operator, y, then the shared ones, then those per image, in that order. Part of a batch is a copy with
-other `y` and `per_image`, so nothing else that depends on them may be kept.
+other `y` and `per_image`; what else depends on them is a `functools.cached_property`, found anew by the copy.
 """
 
 import copy
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Self
 
 import torch
@@ -141,7 +142,11 @@ class Likelihood(ABC):
 
     def to(self, device: torch.device | str) -> Self:
         """The same measurements on another device, where the prior must be too; the operator follows them."""
-        return self._with(self.y.to(device), [getattr(self, name).to(device) for name in self.per_image])
+        other = self._with(self.y.to(device), [getattr(self, name).to(device) for name in self.per_image])
+        for name in self.shared:
+            value = getattr(self, name)
+            setattr(other, name, value.to(device) if isinstance(value, Tensor) else value)
+        return other
 
     def through(self, first: LinearOperator) -> Self:
         """The same measurements, made of first(x): such as those of a grey picture, for a prior for colour.
@@ -154,13 +159,16 @@ class Likelihood(ABC):
                 f"{type(self.operator).__name__} is not linear; compose it with the other yourself"
             )
         both = Composition(first, self.operator)
-        other = copy.copy(self)
+        other = self._with(self.y, [getattr(self, name) for name in self.per_image])
         other.operator = first if isinstance(self.operator, Identity) else both
         return other
 
     def _with(self, y: Measurements, per_image: list[Tensor]) -> Self:
         # Not by the constructor: what was valid stays so, and an estimate's copies need no whole counts.
         other = copy.copy(self)
+        for name in vars(self).keys() - {"operator", "y", *self.shared, *self.per_image}:
+            if isinstance(getattr(type(self), name, None), cached_property):
+                delattr(other, name)  # it was made of this batch, on this device
         other.y = y
         for name, value in zip(self.per_image, per_image, strict=True):
             setattr(other, name, value)
