@@ -1,11 +1,11 @@
-"""Whether an image's answer depends on the others of its batch.
+"""Whether an image's answer depends on the other images of its batch.
 
     python runs/batch.py PHOTOS_FOLDER FASHION_IDX --out docs/results
 
-Eight 32 × 32 crops or garments and the three tasks of cost.py, in one batch of mixed difficulty: σ from a
-fifth of the task's to five times it. Every image is then restored alone from the same measurement. "Largest
-|Δ|" is over all entries of an image, "|ΔPSNR|" the largest over images (targets: 0.001 and 0.02 dB).
-"Evaluations" are the mean per image, in the batch and alone.
+The images are eight 32 × 32 crops or garments, and the tasks are the three of cost.py. One batch mixes the
+difficulties: its σ go from a fifth of the task's σ to five times that σ. Every image is then restored alone
+from the same measurement. "Largest |Δ|" is taken over all entries of an image, and "|ΔPSNR|" is the largest
+over the images (targets: 0.001 and 0.02 dB). "Evaluations" are the mean per image, in the batch and alone.
 """
 
 from pathlib import Path

@@ -2,14 +2,15 @@
 
     python runs/bench_gpu.py --out docs/results
 
-The Glow of bench_gradient.py (3 × 64 × 64, 3 levels × 8 steps, hidden width 128, random weights) and the
-gradient of −log p over the picture. "Trained" is the flow before `freeze()`, by automatic differentiation;
-"frozen" its inference form, one launch after the other; "recorded" the same as a CUDA graph, which is what
-`reconstruct` uses. TF32 is what PyTorch takes for float32's convolutions by itself, here for comparison only.
-Milliseconds per picture, the median of twenty, taken in turn. "Of peak" is the convolutions' operations,
-there and back, in the time of the fastest form, as a share of the rate that a product of two matrices of
-8,192 × 8,192 of that precision reached in the same run. "Error" is the gradient's, relative, under the prior
-faces64 at six of its own samples with noise of 0.1, beside float64.
+The flow is the Glow of bench_gradient.py (3 × 64 × 64, 3 levels × 8 steps, hidden width 128, random weights),
+and the gradient is that of −log p over the picture. "Trained" is the flow before `freeze()`, by automatic
+differentiation. "Frozen" is its inference form, one launch after the other. "Recorded" is the same form as a
+CUDA graph, which is what `reconstruct` uses. PyTorch by itself uses TF32 for the convolutions of float32;
+here TF32 is shown for comparison only. Times are milliseconds per picture, the median of twenty, taken in
+turn. "Of peak" divides the operations of the convolutions, forward and backward, by the time of the fastest
+form. It states this rate as a share of the rate that a product of two 8,192 × 8,192 matrices of that
+precision reached in the same run. "Error" is the relative error of the gradient against float64, under the
+prior faces64 at six of its own samples with noise of 0.1.
 """
 
 import argparse

@@ -1,14 +1,15 @@
-"""What a gradient costs: ours beside normflows, FrEIA and nflows, and beside the convolutions alone.
+"""What a gradient costs: aipo beside normflows, FrEIA and nflows, and beside the convolutions alone.
 
     python runs/bench_gradient.py [--threads 1] --out docs/results
 
-A Glow of 3 levels × 8 steps, hidden width 128, in four packages: actnorm, 1 × 1 convolution, affine coupling
-with a network of 3 × 3, 1 × 1 and 3 × 3 convolutions; random weights; constant, as for inference. Everything
-runs in one process and takes turns, and the fastest time of each counts; ratios are of these. "x" is the
-gradient of −log p over the picture, "z" that of −log p(G(z)) over the latent, "sample" one pass from latent
-to picture. "aipo, trained" is the same flow before `freeze()`, by automatic differentiation. "Floor" is the
-time of the networks' convolutions, there and back, at the best rate that any of their shapes reached in the
-same run. Memory is the growth of a process's peak over one x gradient, in a process of its own (Linux).
+Four packages run a Glow of 3 levels × 8 steps with hidden width 128: actnorm, 1 × 1 convolution, and affine
+coupling with a network of 3 × 3, 1 × 1 and 3 × 3 convolutions. The weights are random, and constant as for
+inference. Everything runs in one process and takes turns. The fastest time of each counts, and ratios are
+ratios of these times. "x" is the gradient of −log p over the picture, "z" is that of −log p(G(z)) over the
+latent, and "sample" is one pass from latent to picture. "aipo, trained" is the same flow before `freeze()`,
+by automatic differentiation. "Floor" is the time of the networks' convolutions, forward and backward, at the
+best rate that any of their shapes reached in the same run. Memory is the growth of a process's peak over one
+x gradient, in a process of its own (Linux).
 """
 
 import argparse

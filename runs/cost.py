@@ -1,19 +1,20 @@
-"""What a minimum costs: evaluations until F(·; λ) is within 0.1 % of the lowest value known.
+"""What a minimum costs: evaluations until F(·; λ) is within 0.1 % of the lowest known value.
 
     python runs/cost.py PHOTOS_FOLDER FASHION_IDX --out docs/results
 
-Six pictures per prior (32 × 32 centre crops of CBSD68; the first garments of Fashion-MNIST's test set),
-three tasks (σ = 0.1; m = n/4 and σ = 0.01; a hole of a third of the side, σ = 0.02), λ in {0.1, 0.3, 1, 3}.
-Every method gets 150 evaluations of value and gradient and its own start, all through the same loop.
-"Engine" is `aipo.defaults.direct`: one minimisation, over latents where the noise is strong and nothing is
-hidden (marked z), else over pictures, in the surrogate's metric or the data term's scale. "Paper" is the
-paper's path, λ upward in ten steps of plain gradient descent; "decreasing λ" comes down from 8 λ in four
-steps. "Lowest known" is the lowest value any method reached, the engine with 450 evaluations included. A
-picture that is not within 0.1 % after 150 evaluations counts as 151, so ratios are bounds where that
-happened. Means over pictures are geometric. Over latents one evaluation passes the flow once there and
-twice back, and the start costs one more pass; pictures need one pass each way. CSGM's and GlowIP's penalty
-‖z‖²/2 is another objective, so they are not in this table. One JSON line per cell goes to cost.jsonl, and a
-run that was interrupted goes on from there.
+The table uses six pictures per prior (32 × 32 centre crops of CBSD68; the first garments of Fashion-MNIST's
+test set), three tasks (σ = 0.1; m = n/4 and σ = 0.01; a hole of a third of the side, σ = 0.02), and λ in
+{0.1, 0.3, 1, 3}. Every method gets 150 evaluations of value and gradient and its own start, and all run
+through the same loop. "Engine" is `aipo.selection.defaults.direct`, which is one minimisation. It runs over
+latents where the noise is strong and nothing is hidden (marked z). Elsewhere it runs over pictures, in the
+surrogate's metric or the data term's scale. "Paper" is the paper's path, with λ upward in ten steps of plain
+gradient descent. "Decreasing λ" comes down from 8 λ in four steps. "Lowest known" is the lowest value that
+any method reached, the engine with 450 evaluations included. A picture that is not within 0.1 % after 150
+evaluations counts as 151, so ratios are bounds where that happened. Means over pictures are geometric. Over
+latents, one evaluation passes the flow once from latent to picture and twice back, and the start costs one
+more pass. Over pictures, one evaluation needs one pass each way. CSGM's and GlowIP's penalty ‖z‖²/2 is a
+different objective, so they are not in this table. The script writes one JSON line per cell to cost.jsonl,
+and an interrupted run goes on from there.
 """
 
 from collections.abc import Callable

@@ -1,9 +1,10 @@
-"""The README's table and picture: runs `aipo demo` and keeps what it shows.
+"""The table and picture of README: runs `aipo demo` and keeps what it shows.
 
     python runs/demo.py
 
-Writes docs/results/demo.txt, docs/results/demo.json and docs/images/demo.png, one row per task: truth,
-measurement, restoration (for compressed sensing the measurement is shown as Aᵀ(AAᵀ)⁻¹y).
+The script writes docs/results/demo.txt, docs/results/demo.json and docs/images/demo.png. The picture has one
+row per task with the truth, the measurement and the restoration. For compressed sensing the measurement is
+shown as Aᵀ(AAᵀ)⁻¹y.
 """
 
 import shutil

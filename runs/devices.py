@@ -2,10 +2,11 @@
 
     python runs/devices.py PHOTOS_FOLDER FASHION_IDX FACES_TAR --device cpu --out docs/results
 
-Once on each machine, with the same --out; the page has the cells that two devices have. Six pictures per
-prior and the three tasks of cost.py with everything by default, measured on the CPU. PSNR in dB; "median" and
-"largest" are of the six differences' sizes (gate: 0.05 at most). "Seconds" are of all six at once, recordings
-of CUDA graphs included; the CPU's are of one thread.
+Run the script once on each machine, with the same --out. The page has the cells that two devices have
+measured. Six pictures per prior and the three tasks of cost.py run with all defaults; the measurements are
+made on the CPU. PSNR is in dB. "Median" and "largest" describe the sizes of the six differences (gate: 0.05
+at most). "Seconds" are for all six pictures at once and include the recording of CUDA graphs. The seconds of
+the CPU are for one thread.
 """
 
 import statistics

@@ -2,13 +2,14 @@
 
     python runs/faces.py HELD_OUT_TAR --out docs/results
 
-The first hundred faces of the tar that was held out of training, 3 × 64 × 64: denoising σ = 0.1 beside BM3D,
-sensing m = 2500 with σ = 0.01 beside LASSO in a wavelet basis, and a hole of 19 × 19 in the centre with
-σ = 0.02 beside biharmonic filling followed by TV. The weights of the other methods come from the truth, for
-each face; aipo does not see it. "Start" is the closed form of the prior's surrogate, "path" what
-`aipo.reconstruct` restores with everything by default, "mean" the posterior mean of `aipo.sample`. ± is the
-standard error of the mean difference over faces. "Inside" is how many of the true values lie in the 90 %
-interval that the samples give. Goes on where it stopped; --task for one task alone.
+The pictures are the first hundred faces of the tar that was held out of training, 3 × 64 × 64. There are
+three tasks: denoising at σ = 0.1 beside BM3D, sensing of m = 2500 with σ = 0.01 beside LASSO in a wavelet
+basis, and a hole of 19 × 19 in the centre with σ = 0.02 beside biharmonic filling followed by TV. The weights
+of the other methods come from the truth, for each face; aipo does not see the truth. "Start" is the closed
+form of the prior's surrogate. "Path" is what `aipo.reconstruct` restores with all defaults. "Mean" is the
+posterior mean of `aipo.sample`. ± is the standard error of the mean difference over faces. "Inside" is the
+share of true values that lie in the 90 % interval of the samples. The script goes on where it stopped; --task
+runs one task alone.
 """
 
 from collections.abc import Callable

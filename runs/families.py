@@ -2,14 +2,15 @@
 
     python runs/families.py FACES_FOLDER --out docs/results
 
-Every family trains for the same time (--minutes of one thread each): what a step of each takes is measured
-in turn, and so many steps are made. Widths and depths are those that `aipo train` has for faces64; "glow,
-Adam" is trained without Muon, at three times the usual learning rate, which is better for it than the usual
-one. The last tar is held out: bits per dimension on 160 of its pictures, and on its first six faces
-denoising with σ = 0.1, sensing of m = 2500 with σ = 0.01 and a hole of 19 × 19 with σ = 0.02, each with the
-automatic weight. "Gradient" is ∂(−log p)/∂x of the frozen flow at 3 × 64 × 64, batch 4, the median of 15,
-taken in turn. Trained priors are kept in --work, one folder each; --family trains that one and stops, so
-that families can train side by side on as many cores. A judging that was interrupted goes on with the next.
+Every family trains for the same time (--minutes of one thread each). The time of a step of each family is
+measured in turn, and each family makes as many steps as fit. Widths and depths are those of `aipo train` for
+faces64. "Glow, Adam" is trained without Muon, at three times the usual learning rate, which suits it better
+than the usual one. The last tar is held out. Bits per dimension are measured on 160 of its pictures. Its
+first six faces are used for denoising with σ = 0.1, sensing of m = 2500 with σ = 0.01 and a hole of 19 × 19
+with σ = 0.02, each with the automatic weight. "Gradient" is ∂(−log p)/∂x of the frozen flow at 3 × 64 × 64,
+batch 4, the median of 15, taken in turn. Trained priors are kept in --work, in one folder each. --family
+trains one family and stops, so that families can train side by side on as many cores. If the judging was
+interrupted, it goes on with the next family.
 """
 
 import argparse

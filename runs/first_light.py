@@ -2,16 +2,16 @@
 
     python runs/first_light.py PHOTOS_FOLDER FASHION_IDX --out docs/results
 
-PHOTOS_FOLDER holds CBSD68, FASHION_IDX is Fashion-MNIST's t10k-images-idx3-ubyte.gz. Every method gets the
-same measurement. TV, BM3D and the surrogate's own restoration get their best weight from the truth; aipo
-does not see it. "TV in RGB" is scikit-image's TV as it stands; "TV" works in opponent colours, and inside
-plug-and-play ADMM, like BM3D, where the operator is not the identity. "Fixed λ = 1" is the same prior from
-its closed-form start at λ = 1 with aipo's solver, and as many evaluations as aipo spent, its copies for
-SURE included; for holes also in the surrogate's metric as it is. "aipo" is `aipo.reconstruct` with everything
-by default; "aipo, one λ" the single state of its path that its criterion chose, where aipo itself mixes
-several; "aipo, mean" the posterior mean (`weight="mean"`). One JSON line per restoration goes to
-first_light.jsonl as soon as it is done, and a run that was interrupted goes on from there; first_light.md is
-made from these lines.
+PHOTOS_FOLDER holds CBSD68, and FASHION_IDX is Fashion-MNIST's t10k-images-idx3-ubyte.gz. Every method gets
+the same measurement. TV, BM3D and the surrogate's own restoration get their best weight from the truth; aipo
+does not see the truth. "TV in RGB" is scikit-image's TV without changes. "TV" works in opponent colours.
+Where the operator is not the identity, TV and BM3D work inside plug-and-play ADMM. "Fixed λ = 1" is the same
+prior from its closed-form start at λ = 1, with aipo's solver and as many evaluations as aipo spent, including
+those of its copies for SURE. For holes it is also run in the unchanged metric of the surrogate. "aipo" is
+`aipo.reconstruct` with all defaults. "aipo, one λ" is the single state of its path that its criterion chose,
+where aipo itself mixes several. "aipo, mean" is the posterior mean (`weight="mean"`). The script writes one
+JSON line to first_light.jsonl after each restoration, and an interrupted run goes on from there. It makes
+first_light.md from these lines.
 """
 
 import argparse

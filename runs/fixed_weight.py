@@ -2,16 +2,16 @@
 
     python runs/fixed_weight.py PHOTOS_FOLDER FASHION_IDX --out docs/results
 
-Pictures and tasks of cost.py. "Penalty ‖z‖²" is CSGM and GlowIP: D(G(z)) + λ‖z‖²/2 over the latent, from
-zero, from small (0.1) and unit random latents, and from the encoded A⁺y. "Density of x" minimises D + λR
-over the picture, from A⁺y, the surrogate's closed form, grey and noise. Each runs by Adam and by L-BFGS, 300
-evaluations at each weight, the 18 weights going from 0.01 to 100 in equal ratios. All starts and solvers run
-at every third weight; the pair with the highest mean PSNR of each objective then runs at all 18 ("grid").
-Every method gets, picture by picture, the weight with the highest PSNR. "Multi-start" keeps at each weight
-the end with the lowest loss of the four starts by L-BFGS. "Decreasing λ" passes the 18 weights from
-the top, each solution starting the next, L-BFGS with 18 evaluations at each, and keeps the best of its
-states. aipo sees no truth. One JSON line per solve goes to fixed_weight.jsonl, and a run that was
-interrupted goes on from there.
+Pictures and tasks are those of cost.py. "Penalty ‖z‖²" is CSGM and GlowIP: D(G(z)) + λ‖z‖²/2 over the latent,
+from zero, from small (0.1) and unit random latents, and from the encoded A⁺y. "Density of x" minimises D + λR
+over the picture, from A⁺y, the surrogate's closed form, grey and noise. Each runs by Adam and by L-BFGS with
+300 evaluations at each weight. The 18 weights go from 0.01 to 100 in equal ratios. All starts and solvers run
+at every third weight. For each objective, the pair with the highest mean PSNR then runs at all 18 weights
+("grid"). Every method gets, picture by picture, the weight with the highest PSNR. "Multi-start" runs the four
+starts by L-BFGS and keeps, at each weight, the end with the lowest loss. "Decreasing λ" passes the 18 weights
+from the top by L-BFGS with 18 evaluations at each. Each solution starts the next, and the method keeps the
+best of its states. aipo sees no truth. The script writes one JSON line per solve to fixed_weight.jsonl, and
+an interrupted run goes on from there.
 """
 
 from collections.abc import Callable

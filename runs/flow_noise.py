@@ -2,13 +2,13 @@
 
     python runs/flow_noise.py FASHION_FOLDER --out docs/results
 
-Garments of Fashion-MNIST's test set under stripes a·sin(2π(f·column + φ)), a in [0.15, 0.35], f in [0.05,
-0.25] cycles per pixel and φ at random, and white noise of σ = 0.02. A small Glow is trained on 20,000
-pictures of such noise alone, as a camera's dark frames would give them, stored with 8 bits around grey.
-"Gaussian" takes all of it for white noise of its own strength, "coloured" knows its power spectrum too;
-both restore as everything does by default ("path"), at λ = 1 alone ("fixed") and as posterior mean
-("mean"), and so does the learnt density. Mean PSNR in dB. Source of the idea: Whang, Lei & Dimakis 2021.
-Training goes on where it stopped.
+The pictures are garments of Fashion-MNIST's test set. The noise is stripes a·sin(2π(f·column + φ)), with a in
+[0.15, 0.35], f in [0.05, 0.25] cycles per pixel and φ at random, plus white noise of σ = 0.02. A small Glow
+is trained on 20,000 pictures of such noise alone. A camera's dark frames would give such pictures, stored
+with 8 bits around grey. "Gaussian" treats all of the noise as white noise of the same strength, and
+"coloured" also knows its power spectrum. Both restore with all defaults ("path"), at λ = 1 alone ("fixed")
+and by the posterior mean ("mean"), and so does the learnt density. The table gives the mean PSNR in dB.
+Source of the idea: Whang, Lei & Dimakis 2021. Training goes on where it stopped.
 """
 
 import argparse

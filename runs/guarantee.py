@@ -1,13 +1,13 @@
-"""Which methods find the global minimum: 2,000 random planar problems whose answer a dense grid knows.
+"""Which methods find the global minimum: 2,000 random problems in the plane, solved on a dense grid.
 
     python runs/guarantee.py --out docs/results
 
-Denoising in the plane, y = x + e with e ~ N(0, σ² I), x from a mixture of 6 Gaussians (means N(0, 4 I),
-standard deviations log-uniform in 0.15–0.6, random axes and weights), another one in every problem. Success
-means that F = D + R at the end is within 0.001 nats of the lowest known: a 200 × 200 grid, polished, or what
-any method found. "Evaluations" are value-and-gradient evaluations spent per problem. A method's certificate
-warns of an end that may not be global: branches that ended in different minima, or a path along which F was
-not convex, or an end that has not converged.
+The task is denoising in the plane, y = x + e with e ~ N(0, σ² I). Every problem has its own mixture of 6
+Gaussians for x (means N(0, 4 I), standard deviations log-uniform in 0.15–0.6, random axes and weights).
+Success means that F = D + R at the end is within 0.001 nats of the lowest known value. That value comes from
+a 200 × 200 grid, polished, or from any of the methods. "Evaluations" are value-and-gradient evaluations spent
+per problem. The certificate of a method warns of an end that may not be global: branches that ended in
+different minima, a path along which F was not convex, or an end that has not converged.
 """
 
 import argparse

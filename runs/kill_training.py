@@ -2,10 +2,10 @@
 
     python runs/kill_training.py --out docs/results
 
-`aipo train` on crops of scikit-image's astronaut, a checkpoint every twenty of 4,000 steps, killed by SIGKILL
-twenty times, each at a random moment after its first step, until 6 % of the time of an uninterrupted run
-are over. After each death the last checkpoint must load; in the end the weights must have the hash of the
-uninterrupted run.
+`aipo train` runs on crops of scikit-image's astronaut and writes a checkpoint every twenty of 4,000 steps.
+SIGKILL kills it twenty times, each time at a random moment after its first step and before 6 % of the time of
+an uninterrupted run are over. After each death the last checkpoint must load. In the end the weights must
+have the hash of the uninterrupted run.
 """
 
 import argparse

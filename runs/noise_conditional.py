@@ -2,15 +2,15 @@
 
     python runs/noise_conditional.py FACES_FOLDER PLAIN_PRIOR --out docs/results
 
-PLAIN_PRIOR is the folder of the Glow of runs/families.py: same architecture, training time, pictures and
-batch. Here every convolution's outputs are scaled and shifted by functions of log τ; half of each batch has
-τ = 0⁺, the other half noise with τ log-uniform in .002 to 1. At one τ that is a plain Glow with other
-weights, so it is evaluated by the same code. Three uses, on the first six faces of the held-out tar (dB): the
-prior itself with `auto` (τ = 0⁺; denoising σ = 0.1, sensing m = 2500 σ = 0.01, a hole of 19 × 19); the
-posterior mean in one evaluation, y + σ²∇log p_σ(y); and the smoothing path at λ = 1 on two hard cases
-(m = 614, σ = 0.01; a hole of 40 × 40, σ = 0.02) beside λ = 1 without it and `auto`. "Energy" is −log p per
-dimension of the faces with noise of .05, .1, .3 and 1 added, τ = 0⁺. A run that was interrupted goes on with
-the flow that it was at.
+PLAIN_PRIOR is the folder of the Glow of runs/families.py, with the same architecture, training time, pictures
+and batch. Here functions of log τ scale and shift the outputs of every convolution. Half of each batch has
+τ = 0⁺, and the other half has noise with τ log-uniform in .002 to 1. At one τ this is a plain Glow with other
+weights, so the same code evaluates it. Three uses are tested on the first six faces of the held-out tar (dB).
+The first is the prior itself with `auto` (τ = 0⁺; denoising σ = 0.1, sensing m = 2500 σ = 0.01, a hole of
+19 × 19). The second is the posterior mean in one evaluation, y + σ²∇log p_σ(y). The third is the smoothing
+path at λ = 1 on two hard cases (m = 614, σ = 0.01; a hole of 40 × 40, σ = 0.02), beside λ = 1 without it and
+`auto`. "Energy" is −log p per dimension at τ = 0⁺ of the faces with added noise of .05, .1, .3 and 1. An
+interrupted run goes on with the flow at which it stopped.
 """
 
 import argparse

@@ -2,12 +2,13 @@
 
     python runs/path_cost.py PHOTOS_FOLDER FASHION_IDX --out docs/results
 
-Pictures and tasks of cost.py. "Auto" is `reconstruct` as it stands: path, SURE's second copy, everything. The
-oracle weight is the geometric mean over pictures of the λ whose state on that path has the highest PSNR.
-"Engine, one solve" and "conventional, one solve" are evaluations until F at that λ is within 0.1 % of the
-lowest known, as in cost.py, the conventional method being the best of all in each cell; "grid" is 18 of the
-conventional ones, one for each value of GlowIP's weight grid. A picture that does not come within 0.1 % in
-150 evaluations counts as 151, so the two ratios are bounds where that happened (marked ≤).
+Pictures and tasks are those of cost.py. "Auto" is `reconstruct` with everything included: the path, SURE's
+second copy and the rest. For each picture, one λ has the state with the highest PSNR on that path. The oracle
+weight is the geometric mean of these λ over the pictures. "Engine, one solve" and "conventional, one solve"
+are the evaluations until F at the oracle weight is within 0.1 % of the lowest known value, as in cost.py. The
+conventional method is the best of all in each cell. "Grid" is 18 conventional solves, one for each value of
+GlowIP's weight grid. A picture that does not come within 0.1 % in 150 evaluations counts as 151, so the two
+ratios are bounds where that happened (marked ≤).
 """
 
 from pathlib import Path

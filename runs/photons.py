@@ -2,11 +2,12 @@
 
     python runs/photons.py HELD_OUT_TAR --out docs/results
 
-Faces 500 to 502 of the tar that was held out of training, which no other table judges, 3 × 64 × 64: all
-pixels or a random half of them, counts of 10 and 50 photons per white pixel, and counts with read-out noise.
-"PURE" and "discrepancy" are the one state that each chooses, PURE on two copies of a path (`weight="sure"`),
-the discrepancy principle on one of twice the evaluations; "best" is the best state of that path by the truth;
-`auto` mixes states around the discrepancy principle's. Mean PSNR in dB. Goes on where it stopped.
+The pictures are faces 500 to 502 of the tar that was held out of training, 3 × 64 × 64. No other table judges
+them. All pixels or a random half of them are measured, with counts of 10 and 50 photons per white pixel, and
+with counts and read-out noise. "PURE" and "discrepancy" are the one state that each criterion chooses. PURE
+follows two copies of a path (`weight="sure"`), and the discrepancy principle follows one path with twice the
+evaluations. "Best" is the best state of the latter path by the truth. `auto` mixes states around that of the
+discrepancy principle. The table gives the mean PSNR in dB. The script goes on where it stopped.
 """
 
 from pathlib import Path

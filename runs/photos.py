@@ -2,12 +2,12 @@
 
     python runs/photos.py CBSD68_FOLDER SET12_FOLDER --out docs/results
 
-Centre crops of 128 × 128 of all pictures, σ = 25/255, not clipped. Grey pictures are restored in colour, of
-which only the grey was measured, and judged in grey. BM3D's strength (0.8, 1 or 1.2 σ) comes from the
-truth; aipo does not see it. "Start" is the closed form of the prior's surrogate, "path" what
-`aipo.reconstruct` restores with everything by default, "mean" the posterior mean of `aipo.sample`, and
-"inside" the share of true values in its 90 % interval; "ahead by" is of BM3D, ± the standard error of the
-mean difference over pictures. Goes on where it stopped.
+The table uses centre crops of 128 × 128 of all pictures, with σ = 25/255, not clipped. A grey picture is
+restored as a colour picture whose grey alone was measured, and it is judged in grey. BM3D's strength (0.8, 1
+or 1.2 σ) comes from the truth; aipo does not see the truth. "Start" is the closed form of the prior's
+surrogate. "Path" is what `aipo.reconstruct` restores with all defaults. "Mean" is the posterior mean of
+`aipo.sample`, and "inside" is the share of true values in its 90 % interval. "Ahead by" compares with BM3D,
+and ± is the standard error of the mean difference over pictures. The script goes on where it stopped.
 """
 
 import argparse

@@ -2,14 +2,14 @@
 
     python runs/precision.py PHOTOS_FOLDER FASHION_IDX FACES_TAR --out docs/results
 
-Six pictures per prior (the first held-out faces; 32 × 32 centre crops of CBSD68; the first garments of
-Fashion-MNIST's test set) and the three tasks of cost.py, the same measurements restored in both precisions,
-one after the other on one thread. "Path" is `aipo.reconstruct` with everything by default, "mean" the
-posterior mean of `aipo.sample`. PSNR in dB; ± is the standard error of the mean difference over pictures;
-"inside" the share of true values in the 90 % interval. "Gradient" is ∂R/∂x of the six with noise of 0.1, in
-turn, the fastest of fifteen, its error relative; "energy off" is in nats a picture. What is gained depends
-on the processor, which must know bfloat16 (AVX-512 BF16, AMX, or a GPU); elsewhere it is slower. Goes on
-where it stopped.
+The table uses six pictures per prior (the first held-out faces; 32 × 32 centre crops of CBSD68; the first
+garments of Fashion-MNIST's test set) and the three tasks of cost.py. The same measurements are restored in
+both precisions, one after the other on one thread. "Path" is `aipo.reconstruct` with all defaults, and "mean"
+is the posterior mean of `aipo.sample`. PSNR is in dB. ± is the standard error of the mean difference over
+pictures. "Inside" is the share of true values in the 90 % interval. "Gradient" is ∂R/∂x of the six pictures
+with noise of 0.1, taken in turn, the fastest of fifteen, with its relative error. "Energy off" is in nats per
+picture. The gain depends on the processor, which must know bfloat16 (AVX-512 BF16, AMX, or a GPU); on other
+processors bfloat16 is slower. The script goes on where it stopped.
 """
 
 import time

@@ -3,9 +3,10 @@
     python runs/prior_sheets.py DATA --out docs/results --images docs/images
 
 DATA holds photos/train and photos/cbsd68 (BSDS500), faces64 (tars of CelebA crops) and fashion (the idx files
-of Fashion-MNIST). Of 200 pictures each: those it was trained on, those held out, pictures of another kind
-of the same size, the held-out ones with noise of σ = 0.1 and 0.5, and the prior's own samples. Figures are
-−log p in bits per dimension of 8-bit pictures, mean ± standard deviation; noisy pictures are not clipped.
+of Fashion-MNIST). The densities are those of 200 pictures each: training pictures, held-out pictures,
+pictures of another kind of the same size, held-out pictures with noise of σ = 0.1 and 0.5, and the prior's
+own samples. The figures are −log p in bits per dimension of 8-bit pictures, mean ± standard deviation. Noisy
+pictures are not clipped.
 """
 
 import argparse

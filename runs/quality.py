@@ -2,13 +2,14 @@
 
     python runs/quality.py PHOTOS_FOLDER FASHION_IDX --out docs/results
 
-Six pictures per prior (32 × 32 centre crops of CBSD68; the first garments of Fashion-MNIST's test set).
-Denoising at three noise levels, sensing with three numbers of measurements and two noise levels, and two
-masks (a centre hole of a third of the side; every second entry lost at random; σ = 0.02). "One λ" is the
-single state that the criterion chose; "auto" mixes it with others of its path. "Oracle" is the state of the
-same path with the highest PSNR, picture by picture. "Fixed λ = 1" minimises at λ = 1 alone, with
-aipo's solver and coordinates for the task and the mean number of evaluations that aipo spent. One JSON line
-per cell goes to quality.jsonl, and a run that was interrupted goes on from there.
+The table uses six pictures per prior (32 × 32 centre crops of CBSD68; the first garments of Fashion-MNIST's
+test set). The tasks are denoising at three noise levels, sensing with three numbers of measurements and two
+noise levels, and two masks (a centre hole of a third of the side; every second entry lost at random;
+σ = 0.02). "One λ" is the single state that the criterion chose, and "auto" mixes it with other states of its
+path. "Oracle" is the state of the same path with the highest PSNR, picture by picture. "Fixed λ = 1"
+minimises at λ = 1 alone, with aipo's solver and coordinates for the task and the mean number of evaluations
+that aipo spent. The script writes one JSON line per cell to quality.jsonl, and an interrupted run goes on
+from there.
 """
 
 from dataclasses import replace

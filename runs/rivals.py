@@ -1,8 +1,8 @@
-"""Classical restorations to compare with, each at its best: the weight is found with the truth.
+"""Classical restorations to compare with, each at its best: the truth chooses the weight.
 
-Total variation, sparse wavelets, BM3D and biharmonic filling. One algorithm, plug-and-play ADMM, carries a
-denoiser over to inpainting and compressed sensing. Measurements and truths have batch 1 and are on the CPU;
-`sigma` is the noise's standard deviation.
+There are total variation, sparse wavelets, BM3D and biharmonic filling. One algorithm, plug-and-play ADMM,
+carries a denoiser over to inpainting and compressed sensing. Measurements and truths have batch 1 and are on
+the CPU. `sigma` is the standard deviation of the noise.
 """
 
 from collections.abc import Callable, Iterable, Iterator

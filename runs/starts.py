@@ -2,13 +2,14 @@
 
     python runs/starts.py PHOTOS_FOLDER FASHION_IDX --out docs/results
 
-Pictures and tasks of cost.py, λ = 1 at the end. The starts are grey, uniform noise, A⁺y plus uniform noise
-in the null space of A (GlowIP's ablation), A⁺y, and the surrogate's closed form. "Engine" first minimises
-with the Gaussian surrogate in place of the flow, at the first λ of its usual path, from each of these (300
-evaluations at most, none of the flow); that problem is convex and has one minimum. From there it follows its
-usual path to λ = 1. The conventional methods hold λ = 1 and get as many evaluations; in latents they begin
-at the latent of the start. "Spread" is the highest mean PSNR less the lowest, over starts; "per picture" the
-mean over pictures of each one's own spread. A run that was interrupted goes on where it stopped.
+Pictures and tasks are those of cost.py, with λ = 1 at the end. The starts are grey, uniform noise, A⁺y plus
+uniform noise in the null space of A (GlowIP's ablation), A⁺y, and the surrogate's closed form. From each
+start, "engine" first minimises with the Gaussian surrogate in place of the flow, at the first λ of its usual
+path (300 evaluations at most, none of the flow). That problem is convex and has one minimum. From there the
+engine follows its usual path to λ = 1. The conventional methods hold λ = 1 and get as many evaluations. In
+latents they begin at the latent of the start. "Spread" is the highest mean PSNR minus the lowest, over
+starts. "Per picture" is the mean over pictures of each picture's own spread. An interrupted run goes on where
+it stopped.
 """
 
 from collections.abc import Callable

@@ -2,14 +2,15 @@
 
     python runs/tasks.py HELD_OUT_TAR --out docs/results
 
-The first faces of the tar that was held out of training, 3 × 64 × 64, prior `faces64`. "Other" is what one
-would use without a flow, at its best: its weight or strength comes from the truth, for each face. TV is total
-variation in opponent colours under a white Gaussian data term of the same operator, bent and one-bit
-measurements straightened; BM3D works on a picture of even noise where there is a transform for that (counts:
-Anscombe's with read-out noise; speckle: the logarithm); for tomography it is Landweber's iteration, stopped
-at its best. "Start" is the prior's surrogate alone at the chosen weight, in closed form (of signs: solved),
-"path" what `aipo.reconstruct` restores with everything by default and "chosen by" its criterion, "mean" the
-posterior mean of `aipo.sample`. Mean PSNR in dB. Goes on where it stopped; --task for one task alone.
+The pictures are the first faces of the tar that was held out of training, 3 × 64 × 64, and the prior is
+`faces64`. "Other" is what one would use without a flow, at its best: its weight or strength comes from the
+truth, for each face. TV is total variation in opponent colours under a white Gaussian data term of the same
+operator; bent and one-bit measurements are straightened first. BM3D works on a picture of even noise where
+there is a transform for that (counts: Anscombe's with read-out noise; speckle: the logarithm). For tomography
+the other method is Landweber's iteration, stopped at its best. "Start" is the prior's surrogate alone at the
+chosen weight, in closed form (for signs: solved). "Path" is what `aipo.reconstruct` restores with all
+defaults, and "chosen by" is its criterion. "Mean" is the posterior mean of `aipo.sample`. The table gives the
+mean PSNR in dB. The script goes on where it stopped; --task runs one task alone.
 """
 
 import math

@@ -2,10 +2,11 @@
 
     python runs/uncertainty.py HELD_OUT_TAR --out docs/results
 
-The first faces of the tar that was held out of training, 3 × 64 × 64, in three tasks. "Chain": mean ± k·std
-of `aipo.sample`; "Laplace": the path's picture ± k·`laplace_std`, k for the interval's nominal probability.
-Inside is the share of true values in the interval (90 % and 50 % nominal), std the root mean square of the
-stated deviations, error that of the true ones. Goes on where it stopped.
+The pictures are the first faces of the tar that was held out of training, 3 × 64 × 64, in three tasks.
+"Chain" is mean ± k·std of `aipo.sample`. "Laplace" is the path's picture ± k·`laplace_std`. In both, k
+belongs to the nominal probability of the interval. "Inside" is the share of true values in the interval (90 %
+and 50 % nominal). "Std" is the root mean square of the stated deviations, and "error" is that of the true
+deviations. The script goes on where it stopped.
 """
 
 from pathlib import Path
