@@ -1,4 +1,4 @@
-"""Verification of a user's own operator in one line: `aipo.operators.check_operator(operator)`."""
+"""One line verifies a user's own operator: `aipo.operators.check_operator(operator)`."""
 
 import torch
 from torch import Tensor
@@ -11,14 +11,14 @@ TOLERANCE = 1e-10
 
 
 def check_operator(operator: Operator, seed: int = 0) -> None:
-    """Shapes, independence of the batch and gradient; of a linear one also linearity, adjoint and A⁺.
+    """Check shapes, independence of the batch and gradient; if A is linear, also linearity, adjoint and A⁺.
 
     Args:
         operator: it is applied about ten times to random pictures in [0, 1], in float64 and once in float32.
-        seed: of the random pictures and measurements.
+        seed: determines the random pictures and measurements.
 
     Raises:
-        InputError: the first thing that is wrong, with the figure found.
+        InputError: names the first thing that is wrong, with the figure that was found.
     """
     generator = torch.Generator().manual_seed(seed)
     name = type(operator).__name__
@@ -55,7 +55,7 @@ def _check_linear(operator: LinearOperator, name: str, x: Tensor, y: Tensor) -> 
 
 
 def _check_gradient(operator: Operator, name: str, x: Tensor, y: Tensor, step: float = 1e-5) -> None:
-    """Along a random direction, against central differences."""
+    """Compare the slope along one direction with central differences."""
     direction = torch.cos(torch.arange(x.numel(), dtype=x.dtype)).reshape(x.shape)
     with torch.enable_grad():
         moving = x.clone().requires_grad_()

@@ -1,4 +1,4 @@
-"""Operators made of others."""
+"""Operators that are made of other operators."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -14,10 +14,10 @@ from aipo.operators.operator import LinearOperator, Operator, Rearranged, real_g
 
 
 class Composition(LinearOperator):
-    """A = A_k … A_2 A_1, the first argument applied first: `Composition(blur, downsampling)`.
+    """A = A_k … A_2 A_1; the first argument is applied first: `Composition(blur, downsampling)`.
 
     Raises:
-        InputError: no operator, or one whose shape is not the measurement shape of the one before.
+        InputError: there is no operator, or one does not fit the measurement shape of the one before it.
     """
 
     def __init__(self, *operators: LinearOperator):
@@ -44,11 +44,11 @@ class Composition(LinearOperator):
         return y
 
     def transfer_matrices(self) -> Tensor | None:
-        """The product of its parts'."""
+        """The product of the matrices of the parts."""
         return _product([operator.transfer_matrices() for operator in self.operators])
 
     def gram(self) -> Tensor | None:
-        """That of the last operator, seen through the filters before it."""
+        """AᵀA of the last operator, seen through the filters before it."""
         *before, last = self.operators
         inner = last.gram()
         if not before or inner is None:
@@ -57,7 +57,7 @@ class Composition(LinearOperator):
         return None if transfer is None else real_gram(transfer, inner)
 
     def unwrapped(self) -> tuple[Operator, Rearranged]:
-        """Without the parts that change nothing."""
+        """The composition without the parts that change nothing."""
         acting = [operator for operator in self.operators if not _changes_nothing(operator)]
         if len(acting) == 1:
             return acting[0].unwrapped()
@@ -67,10 +67,10 @@ class Composition(LinearOperator):
 
 
 class Stack(LinearOperator):
-    """The same picture measured by several instruments; the measurement is one vector, theirs in order.
+    """Several instruments measure the same picture; the measurement is one vector of theirs, in order.
 
     Raises:
-        InputError: no operator, or operators for pictures of different shapes.
+        InputError: there is no operator, or the operators are for pictures of different shapes.
     """
 
     def __init__(self, *operators: LinearOperator):
@@ -90,7 +90,7 @@ class Stack(LinearOperator):
         return sum((operator.adjoint(part) for operator, part in parts), y.new_zeros(len(y), *self.shape))
 
     def gram(self) -> Tensor | None:
-        """The sum of its parts'."""
+        """The sum of AᵀA over the parts."""
         grams = [operator.gram() for operator in self.operators]
         known = [gram for gram in grams if gram is not None]
         return sum(known[1:], known[0]) if len(known) == len(grams) else None
@@ -113,13 +113,13 @@ class Stack(LinearOperator):
 
 
 def _product(matrices: Sequence[Tensor | None]) -> Tensor | None:
-    """The last times … the first, at each frequency; None where one is missing."""
+    """The product of the last matrix … the first, at each frequency; None if one of them is missing."""
     known = [matrix for matrix in matrices if matrix is not None]
     return reduce(lambda total, matrix: matrix @ total, known) if len(known) == len(matrices) else None
 
 
 def _changes_nothing(operator: LinearOperator) -> bool:
-    """Whether a picture comes out as it went in; tried with one random picture."""
+    """Whether a picture comes out unchanged; one random picture is tried."""
     if tuple(operator.measurement_shape) != tuple(operator.shape):
         return False
     x = torch.rand(1, *operator.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -132,5 +132,5 @@ def _unchanged(y: Measurements) -> Measurements:
 
 
 def _device(operators: Sequence[LinearOperator]) -> torch.device:
-    """That of the one that is not on the CPU; those that follow their argument say they are."""
+    """The device of the operator that is not on the CPU; operators that follow their argument say CPU."""
     return next((own.device for own in operators if own.device.type != "cpu"), operators[0].device)

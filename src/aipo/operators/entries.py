@@ -43,10 +43,10 @@ class Mask(LinearOperator):
 
     Args:
         mask: boolean, (C, H, W); (1, H, W) with `channels` broadcasts over the channels.
-        channels: number of channels of the image, where the mask has one.
+        channels: number of channels of the image; needed where the mask has one channel for all.
 
     Raises:
-        InputError: a mask that is not boolean, measures nothing, or has another rank.
+        InputError: the mask is not boolean, measures nothing, or has another rank.
     """
 
     def __init__(self, mask: Tensor, channels: int | None = None):
@@ -84,10 +84,10 @@ class Mask(LinearOperator):
 
 
 def random_mask(shape: tuple[int, int, int], share: float, seed: int = 0) -> Mask:
-    """Pixels measured independently with probability `share`, all channels of a pixel together.
+    """Measure each pixel independently with probability `share`, all channels of a pixel together.
 
     Raises:
-        InputError: a share outside (0, 1].
+        InputError: the share is outside (0, 1].
     """
     channels, height, width = image_shape(shape)
     if not 0 < share <= 1:
@@ -99,10 +99,10 @@ def random_mask(shape: tuple[int, int, int], share: float, seed: int = 0) -> Mas
 def block_mask(
     shape: tuple[int, int, int], side: int, top: int | None = None, left: int | None = None
 ) -> Mask:
-    """Everything measured but a square of the given side, in the centre unless placed.
+    """Measure everything except a square of the given side, which is centred unless it is placed.
 
     Raises:
-        InputError: a square that does not fit.
+        InputError: the square does not fit.
     """
     channels, height, width = image_shape(shape)
     top = (height - side) // 2 if top is None else top
@@ -115,14 +115,14 @@ def block_mask(
 
 
 def mosaic(shape: tuple[int, int, int], pattern: str = "RGGB") -> Mask:
-    """One colour per pixel, as behind a Bayer filter.
+    """Measure one colour per pixel, as a Bayer filter does.
 
     Args:
         shape: (3, H, W).
         pattern: colours of each 2 × 2 block, row by row.
 
     Raises:
-        InputError: not three channels, or another pattern than four of the letters R, G, B.
+        InputError: there are not three channels, or the pattern is not four of the letters R, G, B.
     """
     channels, height, width = image_shape(shape)
     if channels != 3 or len(pattern) != 4 or set(pattern) - set("RGB"):

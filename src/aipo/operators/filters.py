@@ -11,19 +11,19 @@ from aipo.basics.arrays import Images, Measurements
 from aipo.basics.errors import InputError
 from aipo.operators.operator import LinearOperator, image_shape
 
-# Rec. 601: what of red, green and blue is brightness.
+# Rec. 601: the shares of red, green and blue in brightness.
 BRIGHTNESS = (0.299, 0.587, 0.114)
 
 
 class Filter(LinearOperator):
-    """Every frequency of every channel times a number, periodic at the borders: y = F⁻¹(H · F x).
+    """Multiply every frequency of every channel by a number, periodic at the borders: y = F⁻¹(H · F x).
 
     Args:
         shape: (C, H, W).
         transfer: H of a real kernel, (H, W//2 + 1) in `torch.fft.rfft2` order.
 
     Raises:
-        InputError: a transfer function of another shape, not finite, or zero.
+        InputError: the transfer function has another shape, or is not finite, or is zero.
     """
 
     def __init__(self, shape: tuple[int, int, int], transfer: Tensor):
@@ -44,7 +44,7 @@ class Filter(LinearOperator):
         return self._filtered(y, self.transfer.conj())
 
     def pseudoinverse(self, y: Measurements) -> Images:
-        """Frequencies that are kept are divided by H, the others stay zero."""
+        """Divide the frequencies that are kept by H; the others stay zero."""
         power = self.transfer.abs() ** 2
         kept = power > 1e-20 * power.max()
         return self._filtered(y, torch.where(kept, self.transfer.conj() / power.clamp_min(1e-300), 0))
@@ -62,15 +62,15 @@ class Filter(LinearOperator):
 class Blur(Filter):
     """Convolution of every channel with one kernel, periodic at the borders.
 
-    The measurement is a picture of the same shape. Frames of a real camera are not periodic: compose with a
-    `Mask` that drops a border of half the kernel's width.
+    The measurement is a picture of the same shape. The frames of a real camera are not periodic, so compose
+    the blur with a `Mask` that drops a border of half the kernel's width.
 
     Args:
         shape: (C, H, W).
         kernel: (h, w), odd sides, not larger than the picture; its centre is the origin.
 
     Raises:
-        InputError: a kernel of even or too large sides, not finite, or zero.
+        InputError: the kernel has even or too large sides, or is not finite, or is zero.
     """
 
     def __init__(self, shape: tuple[int, int, int], kernel: Tensor):
@@ -91,7 +91,7 @@ class Blur(Filter):
 
 
 def gaussian_kernel(sigma: float) -> Tensor:
-    """A Gaussian of standard deviation σ pixels, cut off at 3σ, with sum 1."""
+    """A Gaussian kernel with a standard deviation of σ pixels, cut off at 3σ, with sum 1."""
     if not 0 < sigma < math.inf:
         raise InputError(f"sigma = {sigma} of a blur kernel must be positive")
     radius = max(1, math.ceil(3 * sigma))
@@ -121,7 +121,7 @@ class Downsampling(LinearOperator):
     """Means of blocks of factor × factor pixels (superresolution).
 
     Raises:
-        InputError: sides that the factor does not divide.
+        InputError: the factor does not divide the sides.
     """
 
     def __init__(self, shape: tuple[int, int, int], factor: int):
@@ -147,7 +147,7 @@ class Grey(LinearOperator):
 
     Args:
         shape: (3, H, W).
-        weights: of red, green and blue.
+        weights: those of red, green and blue.
     """
 
     def __init__(self, shape: tuple[int, int, int], weights: tuple[float, float, float] = BRIGHTNESS):

@@ -13,14 +13,14 @@ from aipo.operators.operator import LinearOperator, image_shape
 class FourierMask(LinearOperator):
     """Some frequencies of every channel's orthonormal 2-D Fourier transform (one coil of an MRI scanner).
 
-    The measurement is (C, k, 2): real and imaginary part of the k frequencies, in row-major order.
+    The measurement is (C, k, 2): the real and imaginary parts of the k frequencies, in row-major order.
 
     Args:
         shape: (C, H, W).
         mask: boolean (H, W), true where measured, in `torch.fft.fft2` order (zero frequency first).
 
     Raises:
-        InputError: a mask of another shape or type, or one that measures nothing.
+        InputError: the mask has another shape or type, or measures nothing.
     """
 
     def __init__(self, shape: tuple[int, int, int], mask: Tensor):
@@ -45,7 +45,7 @@ class FourierMask(LinearOperator):
         return torch.fft.ifft2(spectrum, norm="ortho").real
 
     def pseudoinverse(self, y: Measurements) -> Images:
-        """Of a real picture a frequency and its opposite are the same number: one alone counts for half."""
+        """A⁺ y. In a real picture, opposite frequencies are one number, so one alone counts for half."""
         seen = self._seen()
         gain = torch.where(seen > 0, 1 / seen.clamp_min(0.5), 0).to(y)
         return torch.fft.ifft2(torch.fft.fft2(self.adjoint(y)) * gain).real
@@ -61,11 +61,11 @@ class FourierMask(LinearOperator):
 
 
 def cartesian_mask(size: tuple[int, int], share: float, centre: float = 0.08, seed: int = 0) -> Tensor:
-    """Columns of frequencies, as a Cartesian scan takes them: the lowest, and random others, boolean (H, W).
+    """The columns of frequencies that a Cartesian scan takes: the lowest and random others, boolean (H, W).
 
     Args:
         size: (H, W).
-        share: of the columns that are measured, in (0, 1].
+        share: share of the columns that are measured, in (0, 1].
         centre: share of the columns around frequency zero that are always measured, in [0, share].
     """
     height, width = size
@@ -83,16 +83,17 @@ class Radon(LinearOperator):
     """Line integrals through the picture at several angles (parallel-beam tomography).
 
     The picture is turned about its centre by bilinear interpolation and summed along its columns, in units of
-    pixels; what leaves the square is lost. The measurement is (C, angles, side), side the picture's.
+    pixels. Values that leave the square are lost. The measurement is (C, angles, side), with the side of the
+    picture.
 
     Args:
         shape: (C, H, W), square.
         degrees: angles, counter-clockwise.
 
     Raises:
-        InputError: a picture that is not square, or no angle.
+        InputError: the picture is not square, or there is no angle.
 
-    Source: as `skimage.transform.radon` with circle=True, with an exact adjoint.
+    Source: `skimage.transform.radon` with circle=True computes the same; here the adjoint is exact.
     """
 
     def __init__(self, shape: tuple[int, int, int], degrees: Tensor):

@@ -1,4 +1,4 @@
-"""Compressed sensing: few numbers, each a mixture of all entries of the picture."""
+"""Compressed sensing: few numbers are measured, and each is a mixture of all entries of the picture."""
 
 import hashlib
 from functools import lru_cache
@@ -16,13 +16,13 @@ from aipo.operators.operator import LinearOperator, image_shape
 class GaussianSensing(LinearOperator):
     """y = A x with an m × n matrix of independent N(0, 1/m) entries (noisy compressed sensing).
 
-    The matrix is drawn from the seed with NumPy's PCG64, so that a measurement file needs to keep
-    only the seed; `fingerprint` tells whether two machines drew the same one.
+    NumPy's PCG64 draws the matrix from the seed, so a measurement file needs to keep only the seed.
+    `fingerprint` tells whether two machines drew the same matrix.
 
     Args:
         shape: (C, H, W) of the image, n = C·H·W.
         measurements: m, 1 ≤ m ≤ n.
-        seed: of the matrix.
+        seed: determines the matrix.
 
     Source: Bora et al. 2017 (CSGM); Asim et al. 2020 (GlowIP).
     """
@@ -40,7 +40,7 @@ class GaussianSensing(LinearOperator):
         return rowwise(y, self._matrix_like(y)).unflatten(1, self.shape)
 
     def fingerprint(self) -> str:
-        """SHA-256 of the matrix's first row, to notice another random generator."""
+        """SHA-256 of the matrix's first row; it reveals another random generator."""
         return hashlib.sha256(self.matrix[0].numpy().tobytes()).hexdigest()
 
     def _matrix_like(self, like: Tensor) -> Tensor:
@@ -59,13 +59,13 @@ def _gaussian_matrix(m: int, n: int, seed: int) -> Tensor:
 class FourierSensing(LinearOperator):
     """y = √(n/m) · (T D x) at m random places: sensing of large pictures, without a matrix.
 
-    T is the orthonormal Hartley transform over all n entries (the real Fourier transform, its own inverse), D
-    flips random signs. A Aᵀ = n/m · I, so the pseudo-inverse is m/n · Aᵀ; a product takes O(n log n).
+    T is the orthonormal Hartley transform over all n entries (the real Fourier transform, its own inverse),
+    and D flips random signs. A Aᵀ = n/m · I, so the pseudo-inverse is m/n · Aᵀ. A product takes O(n log n).
 
     Args:
         shape: (C, H, W) of the image, n = C·H·W.
         measurements: m, 1 ≤ m ≤ n.
-        seed: of signs and places.
+        seed: determines the signs and the places.
 
     Source: Do, Gan, Nguyen & Tran 2012, Fast and efficient compressive sensing using structurally random
     matrices.
@@ -92,7 +92,7 @@ class FourierSensing(LinearOperator):
 
 
 def _hartley(v: Tensor) -> Tensor:
-    """Real part less imaginary part of the orthonormal Fourier transform, (B, n)."""
+    """The real part minus the imaginary part of the orthonormal Fourier transform, (B, n)."""
     transformed = torch.fft.fft(v, norm="ortho")
     return transformed.real - transformed.imag
 
