@@ -1,7 +1,7 @@
 """Reading and writing single picture files, safely.
 
 A picture is a float32 tensor of shape (C, H, W) with values in [0, 1]; C is 1 for grey and 3 for colour.
-Whatever cannot be read whole and unambiguously is refused with `InputError`, and nothing else is raised.
+A file that cannot be read whole and unambiguously is refused with `InputError`; nothing else is raised.
 """
 
 import os
@@ -30,27 +30,28 @@ MAX_PIXELS = 64_000_000
 MAX_BYTES = 8 * MAX_PIXELS  # the largest honest file: uncompressed, four channels of 16 bits
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-# All that the pixels depend on. Text and profiles may be compressed, so that they may be bombs themselves.
+# The chunks that the pixels depend on. Text and profiles may be compressed, so they may be bombs themselves.
 _PNG_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"IEND"}
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # per pixel, by colour type
 _ADAM7 = (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)  # not the escapes within scan data
-# What brings a PNG's transparent colour to the 8 bits of the pixels, by raw mode; Pillow leaves it as it was.
+# Factors that scale a PNG's transparent colour to the 8 bits of its pixels, by raw mode; Pillow leaves it.
 _KEY_SCALES = {"L;2": 85.0, "L;4": 17.0, "RGB;16B": 1 / 256}
 
 
 def read_image(source: str | os.PathLike | BinaryIO, name: str | None = None) -> Tensor:
-    """The picture in a file or binary stream: float32 (C, H, W) in [0, 1]; `name` stands for it in errors.
+    """Read the picture in a file or binary stream: float32 (C, H, W) in [0, 1]; errors call it `name`.
 
-    - The format is told from the content, never from the suffix; it must be one of `FORMATS`.
-    - Grey and 1-bit give C = 1, all else C = 3, also a palette, unless a BMP or GIF has that of grey levels.
-    - 16-bit grey keeps its levels. Other 16-bit pictures, colour or with alpha, are read at 8 bits (each
-      value's upper byte), for Pillow does no more.
-    - 32-bit integers are taken for 16-bit levels, and refused outside 0..65535. Floating point values are
-      taken as they are, and refused if not finite or outside [0, 1].
+    - The content decides the format, never the suffix; it must be one of `FORMATS`.
+    - Grey and 1-bit pictures give C = 1, and all others give C = 3. A palette also gives C = 3, unless it is
+      one of grey levels in a BMP or GIF.
+    - 16-bit grey keeps its levels. Other 16-bit pictures, with colour or alpha, are read at 8 bits (the upper
+      byte of each value), because Pillow does no more.
+    - 32-bit integers are taken as 16-bit levels, and values outside 0..65535 are refused. Floating point
+      values are taken as they are, and values that are not finite or outside [0, 1] are refused.
     - Transparent pixels are shown on white, as on a page. The EXIF orientation is applied.
     - CMYK is converted by its plain formula. Colour profiles and gamma are ignored.
-    - Of an animation or of several pages the first is read (of an animated PNG, its still picture).
+    - The first picture of an animation or of several pages is read (the still picture of an animated PNG).
 
     Raises InputError if the source is not a readable file, is cut short or damaged (PNG checksums are all
     verified), has no pixels, or has more than `MAX_PIXELS` pixels or `MAX_BYTES` bytes.
@@ -63,7 +64,7 @@ def read_image(source: str | os.PathLike | BinaryIO, name: str | None = None) ->
 
 
 def read_square(file: str, side: int | None) -> Images:
-    """A picture (1, C, H, W); with a side, its largest centred square resized to side × side."""
+    """Read a picture (1, C, H, W); if a side is given, its largest centred square, resized to side × side."""
     image = read_image(file)
     if side is None:
         return image[None]
@@ -79,8 +80,8 @@ def read_square(file: str, side: int | None) -> Images:
 def write_image(path: str | os.PathLike, image: Tensor) -> None:
     """Write (C, H, W), C in {1, 3}, clipped to [0, 1] and rounded to 8 bits, as the PNG file `path`.
 
-    The file appears whole or not at all: it is written beside its place, then renamed, and so replaces
-    what was there. Raises InputError for another shape or dtype, NaN or infinite values, a suffix other
+    The file appears whole or not at all: it is written beside its place and then renamed, so it replaces
+    an older file. Raises InputError for another shape or dtype, NaN or infinite values, a suffix other
     than .png, or a place that cannot be written.
     """
     shown = _shown(path, None)
@@ -99,10 +100,10 @@ def write_image(path: str | os.PathLike, image: Tensor) -> None:
 
 
 def hstack(images: Sequence[Tensor], gap: int = 2) -> Tensor:
-    """Pictures side by side with `gap` white columns between: n of (C, H, W_i) -> (C, H, sum of widths).
+    """Place pictures side by side, `gap` white columns apart: n of (C, H, W_i) -> (C, H, sum of widths).
 
-    Grey becomes colour where any picture is colour. The result is detached, on the CPU. Raises InputError
-    for no pictures, different heights, another shape or dtype, or a negative gap.
+    Grey pictures become colour if any picture is colour. The result is detached, on the CPU. Raises
+    InputError for no pictures, different heights, another shape or dtype, or a negative gap.
     """
     if len(images) == 0 or gap < 0:
         raise InputError(f"Cannot place {len(images)} pictures {gap} columns apart; give some and gap >= 0.")
@@ -118,14 +119,14 @@ def hstack(images: Sequence[Tensor], gap: int = 2) -> Tensor:
 
 
 def _shown(source: object, name: str | None) -> str:
-    """The source's name for messages, quoted, so that odd characters cannot break the line."""
+    """The source's name for messages. It is quoted, so that odd characters cannot break the line."""
     if name is None and isinstance(source, str | os.PathLike):
         name = os.fsdecode(source)
     return repr(str(getattr(source, "name", f"<{type(source).__name__}>") if name is None else name))
 
 
 def _from_path(path: str | os.PathLike, shown: str) -> bytes:
-    """The content of a regular file; a pipe or device is refused unopened, for it may never end."""
+    """The content of a regular file. A pipe or device may never end, so it is refused unopened."""
     try:
         info = Path(os.fsdecode(path)).stat()
         if stat.S_ISREG(info.st_mode) and info.st_size <= MAX_BYTES:
@@ -140,7 +141,7 @@ def _from_path(path: str | os.PathLike, shown: str) -> bytes:
 
 
 def _from_stream(stream: BinaryIO, shown: str) -> bytes:
-    """What is left in the stream, up to one byte more than is allowed."""
+    """The rest of the stream, up to one byte more than is allowed."""
     try:
         data = stream.read(MAX_BYTES + 1)
     except Exception as error:  # any object may come in here, and its `read` may raise anything
@@ -162,9 +163,9 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def _checked_png(data: bytes, shown: str) -> bytes:
-    """The PNG reduced to `_PNG_CHUNKS`, after a look at the checksum of every chunk and at its size.
+    """The PNG reduced to `_PNG_CHUNKS`, after a check of its size and of the checksum of every chunk.
 
-    Pillow stops at the last pixel, so it accepts a file without its end, or damaged there.
+    Pillow stops at the last pixel, so it accepts a file whose end is missing or damaged.
     """
     kept, start, kind = [_PNG_MAGIC], len(_PNG_MAGIC), b""
     while kind != b"IEND":
@@ -184,7 +185,7 @@ def _checked_png(data: bytes, shown: str) -> bytes:
 
 
 def _check_png_pixels(header: bytes, packed: bytes, shown: str) -> None:
-    """Refuse too large a size, and pixels that end early, which Pillow shows black; or raise any error."""
+    """Refuse too large a size, and pixels that end early, which Pillow shows black. May raise any error."""
     width, height, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", header)
     _check_size((width, height), shown)
     expected = 0
@@ -198,7 +199,7 @@ def _check_png_pixels(header: bytes, packed: bytes, shown: str) -> None:
 
 
 def _jpeg_ends(data: bytes) -> bool:
-    """Whether walking from marker to marker meets the end marker (a thumbnail's own does not count)."""
+    """Whether a walk from marker to marker meets the end marker (that of a thumbnail does not count)."""
     at = 2
     while marker := _JPEG_MARKER.search(data, at):
         at = marker.end()
@@ -209,7 +210,7 @@ def _jpeg_ends(data: bytes) -> bool:
 
 
 def _check_size(size: tuple[int, int], shown: str) -> None:
-    """Refuse no pixels and too many, (width, height), before any memory is taken for them."""
+    """Refuse a size (width, height) with no pixels or too many, before any memory is taken for them."""
     if size[0] * size[1] == 0:
         raise _unreadable(shown, f"it is {size[0]} x {size[1]} pixels", "give a picture that is not empty")
     if size[0] * size[1] > MAX_PIXELS:
@@ -217,7 +218,7 @@ def _check_size(size: tuple[int, int], shown: str) -> None:
 
 
 def _decode(data: bytes, shown: str) -> Tensor:
-    """The upright picture, (C, H, W) in [0, 1]. Pillow raises nearly anything on damage: all is caught."""
+    """The upright picture, (C, H, W) in [0, 1]. Damage makes Pillow raise anything, so all is caught."""
     try:
         if not data:
             raise _damaged(shown, "empty (0 bytes)")
@@ -240,7 +241,7 @@ def _decode(data: bytes, shown: str) -> Tensor:
 
 
 def _pixels(image: ImageFile.ImageFile, shown: str) -> Tensor:
-    """Decode an opened picture, of which only the header has been read, to (C, H, W) in [0, 1]."""
+    """Decode an opened picture to (C, H, W) in [0, 1]; so far only its header has been read."""
     _check_size(image.size, shown)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         _check_tiff(image, shown)
@@ -256,7 +257,7 @@ def _pixels(image: ImageFile.ImageFile, shown: str) -> Tensor:
 
 
 def _check_tiff(image: TiffImagePlugin.TiffImageFile, shown: str) -> None:
-    """Refuse the kinds of TIFF samples whose levels Pillow hands out unscaled, shifted or inverted."""
+    """Refuse the kinds of TIFF samples whose levels Pillow returns unscaled, shifted or inverted."""
     bits = max(image.tag_v2.get(258, (1,)))  # BitsPerSample
     inverted = image.tag_v2.get(262) == 0 and bits > 8  # PhotometricInterpretation
     signed = 2 in image.tag_v2.get(339, ()) and bits < 32  # SampleFormat
@@ -266,7 +267,7 @@ def _check_tiff(image: TiffImagePlugin.TiffImageFile, shown: str) -> None:
 
 
 def _wide_grey(image: Image.Image, shown: str) -> Tensor:
-    """Grey of more than 8 bits, (1, H, W): integers are levels of 65535, floating point stays as it is."""
+    """Grey of more than 8 bits, (1, H, W). Integers are levels of 65535; floating point is kept as it is."""
     values = np.array(image)
     white = 1 if values.dtype.kind == "f" else 65535
     if not (values.min() >= 0 and values.max() <= white):  # also where NaN
@@ -279,7 +280,7 @@ def _wide_grey(image: Image.Image, shown: str) -> Tensor:
 
 
 def _narrow(image: Image.Image, grey: bool) -> Tensor:
-    """A picture of 8 bits or less, (1, H, W) if grey, else (3, H, W), placed on white where transparent."""
+    """A picture of 8 bits or less, (1, H, W) if grey, else (3, H, W); transparent pixels are on white."""
     mode = ("L" if grey else "RGB") + ("A" if image.has_transparency_data else "")
     planes = torch.from_numpy(np.array(image.convert(mode)))
     planes = planes.reshape(image.height, image.width, -1).permute(2, 0, 1).contiguous().float() / 255
@@ -290,14 +291,14 @@ def _narrow(image: Image.Image, grey: bool) -> Tensor:
 
 
 def _check_picture(image: Tensor, action: str) -> None:
-    """Refuse what is no picture to write."""
+    """Refuse a tensor that is not a picture."""
     if not image.is_floating_point() or image.ndim != 3 or image.shape[0] not in (1, 3) or not image.numel():
         found = f"{image.dtype} of shape {tuple(image.shape)}"
         raise InputError(f"{action}: got {found}; give floating point values of shape (1 or 3, H, W).")
 
 
 def _reason(error: Exception) -> str:
-    """What an exception says, on one line and without the stop that ends our own sentence."""
+    """The text of an exception, on one line and without the full stop that ends our own sentence."""
     text = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
     return " ".join(text.split())[:200].rstrip(".: ")
 

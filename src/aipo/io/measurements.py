@@ -1,4 +1,4 @@
-"""Measurement files: a measurement with everything needed to restore it, safetensors and JSON, no pickle."""
+"""Measurement files: a measurement and all that restoring it needs, in safetensors and JSON, no pickle."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -52,7 +52,7 @@ NOISE = {
 }
 
 
-# Operators made of others, by their parts.
+# Operators that are made of others, each made from its parts.
 _COMBINED: dict[str, Callable[..., Operator]] = {
     "Composition": Composition,
     "Stack": Stack,
@@ -61,10 +61,10 @@ _COMBINED: dict[str, Callable[..., Operator]] = {
 
 
 def save_measurement(path: str | Path, task: str, likelihood: Likelihood) -> None:
-    """Write a measurement; a sensing matrix is kept as its seed.
+    """Write a measurement; the file keeps the seed of a sensing matrix instead of the matrix.
 
     Raises:
-        InputError: an operator or a noise model that numbers alone do not describe.
+        InputError: numbers alone do not describe the operator or the noise model.
     """
     noise = type(likelihood).__name__
     if noise not in NOISE:
@@ -82,11 +82,11 @@ def save_measurement(path: str | Path, task: str, likelihood: Likelihood) -> Non
 
 
 def load_measurement(path: str | Path) -> tuple[str, Likelihood]:
-    """Task and likelihood of a measurement file.
+    """Read the task and the likelihood of a measurement file.
 
     Raises:
-        InputError: not a measurement file, or its sensing matrix comes out differently on this machine.
-        CheckpointError: damaged.
+        InputError: it is not a measurement file, or this machine draws another sensing matrix from the seed.
+        CheckpointError: the file is damaged.
     """
     tensors, metadata = load_tensors(Path(path))
     if metadata.get("format") != FORMAT:
@@ -106,7 +106,7 @@ def load_measurement(path: str | Path) -> tuple[str, Likelihood]:
 
 
 def _described(operator: Operator) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What a file keeps of an operator, as tensors and as numbers; those of its parts inside."""
+    """The tensors and the numbers that a file keeps of an operator and, inside, of its parts."""
     kind = type(operator).__name__
     if kind not in _OPERATORS and kind not in _COMBINED:
         raise InputError(f"a measurement of {kind} cannot be written to a file; keep it in Python")
@@ -125,7 +125,7 @@ def _parts(operator: Operator) -> tuple[Operator, ...]:
 
 
 def _tensors(operator: Operator) -> dict[str, Tensor]:
-    """What of an operator a file keeps as tensors."""
+    """The tensors that a file keeps of an operator."""
     if isinstance(operator, Mask | FourierMask):
         return {"mask": operator.mask}
     if isinstance(operator, Blur):
@@ -136,7 +136,7 @@ def _tensors(operator: Operator) -> dict[str, Tensor]:
 
 
 def _numbers(operator: Operator) -> dict[str, Any]:
-    """What of an operator a file keeps as numbers."""
+    """The numbers that a file keeps of an operator."""
     if isinstance(operator, GaussianSensing):
         return {
             "measurements": operator.measurements,
@@ -150,7 +150,7 @@ def _numbers(operator: Operator) -> dict[str, Any]:
     return {"weights": operator.weights} if isinstance(operator, Grey) else {}
 
 
-# How each is made of its shape, tensors and numbers.
+# How each operator is made from its shape, tensors and numbers.
 _OPERATORS: dict[str, Callable[[tuple[int, int, int], dict, dict], LinearOperator]] = {
     "Identity": lambda shape, tensors, numbers: Identity(shape),
     "Mask": lambda shape, tensors, numbers: Mask(tensors["mask"]),
@@ -187,6 +187,6 @@ def _operator(tensors: dict[str, Tensor], metadata: dict[str, Any], path: str | 
 
 
 def _inside(tensors: dict[str, Tensor], index: int) -> dict[str, Tensor]:
-    """The tensors of one part, by its own names."""
+    """The tensors of one part, under the names that the part itself uses."""
     prefix = f"{index}."
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

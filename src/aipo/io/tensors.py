@@ -1,7 +1,7 @@
 """Files that hold tensors: safetensors and JSON only, written whole or not at all, verified when read.
 
-safetensors carries no checksum, so a prior folder's config.json keeps the SHA-256 of the tensor file and
-of itself. Nothing here ever unpickles.
+safetensors carries no checksum, so the config.json of a prior folder keeps the SHA-256 of the tensor file
+and of itself. Nothing here ever unpickles.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ TENSORS_NAME = "model.safetensors"
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that a reader or a crash sees the old content or the new, never a part."""
+    """Write a file so that a reader or a crash sees the old content or the new content, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as stream:
@@ -35,17 +35,17 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """One safetensors file with JSON metadata and a checksum of both."""
+    """Write one safetensors file with JSON metadata and a checksum of both."""
     contiguous = _contiguous(tensors)
     text = json.dumps(metadata)
     write_atomic(path, save(contiguous, {"json": text, "sha256": _content_digest(contiguous, text)}))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of a file from `save_tensors`.
+    """Read the tensors and metadata of a file that `save_tensors` wrote.
 
     Raises:
-        CheckpointError: not such a file, or damaged.
+        CheckpointError: it is not such a file, or it is damaged.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -61,7 +61,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def save_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """A prior folder: model.safetensors and config.json with the checksums of both."""
+    """Write a prior folder: model.safetensors and config.json, with the checksums of both."""
     folder.mkdir(parents=True, exist_ok=True)
     data = save(_contiguous(tensors))
     config = {**config, "sha256": {TENSORS_NAME: hashlib.sha256(data).hexdigest()}}
@@ -71,10 +71,10 @@ def save_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]
 
 
 def load_config(folder: Path) -> dict[str, Any]:
-    """config.json of a prior folder, its own checksum verified.
+    """Read config.json of a prior folder and verify its own checksum.
 
     Raises:
-        CheckpointError: missing, damaged or changed by hand.
+        CheckpointError: the file is missing, damaged or changed by hand.
     """
     path = folder / CONFIG_NAME
     try:
@@ -90,10 +90,10 @@ def load_config(folder: Path) -> dict[str, Any]:
 
 
 def load_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Configuration and tensors of a prior folder, checksums verified.
+    """Read the configuration and tensors of a prior folder and verify their checksums.
 
     Raises:
-        CheckpointError: missing, damaged or changed.
+        CheckpointError: a file is missing, damaged or changed.
     """
     config = load_config(folder)
     path = folder / TENSORS_NAME
@@ -115,7 +115,7 @@ def load_state(module: torch.nn.Module, tensors: dict[str, Tensor], origin: str)
     """Load tensors into a module; every name and shape must fit.
 
     Raises:
-        CheckpointError: names the missing, extra or misshapen tensors.
+        CheckpointError: it names the missing, extra or misshapen tensors.
     """
     state = module.state_dict()
     missing, extra = sorted(state.keys() - tensors.keys()), sorted(tensors.keys() - state.keys())
@@ -137,6 +137,6 @@ def _content_digest(tensors: dict[str, Tensor], text: str) -> str:
 
 
 def _config_digest(config: dict[str, Any]) -> str:
-    """Of everything but the digest itself, in a canonical form that does not depend on white space."""
+    """SHA-256 of everything except the digest itself, in a canonical form that ignores white space."""
     sums = {name: digest for name, digest in config["sha256"].items() if name != CONFIG_NAME}
     return hashlib.sha256(json.dumps({**config, "sha256": sums}, sort_keys=True).encode()).hexdigest()
