@@ -1,6 +1,6 @@
-"""deepinv both ways: its physics as likelihoods, and aipo as its reconstructor and prior.
+"""deepinv and aipo, both ways: deepinv's physics as likelihoods, and aipo as its reconstructor and prior.
 
-Needs deepinv: `pip install 'aipo[deepinv]'`. Every other module of aipo does without.
+This needs deepinv: `pip install 'aipo[deepinv]'`. Every other module of aipo works without it.
 """
 
 from aipo.deepinv.models import FlowPrior, Reconstructor, from_deepinv

@@ -1,8 +1,8 @@
-"""deepinv imported, also beside a PyTorch that its torchvision was not built for.
+"""Importing deepinv, also beside a PyTorch for which its torchvision was not built.
 
-torchvision's Python part registers shapes for operators of its compiled part; where that does not load (a
-CPU build of PyTorch beside the usual wheel), the import fails on the first of them. deepinv calls none of
-these operators, so they are declared, without code, and the import is tried again.
+The Python part of torchvision registers shapes for operators of its compiled part. If the compiled part does
+not load (a CPU build of PyTorch beside the usual wheel), the import fails on the first of these operators.
+deepinv calls none of them, so they are declared, without code, and the import is tried again.
 """
 
 import importlib
@@ -14,15 +14,15 @@ import torch
 
 from aipo.basics.errors import InputError
 
-# Their declarations, kept alive: PyTorch takes an operator back with the library that defined it.
+# The declarations are kept alive, because PyTorch drops an operator with the library that defined it.
 _declared: list[torch.library.Library] = []
 
 
 def load() -> ModuleType:
-    """The deepinv package.
+    """Import the deepinv package.
 
     Raises:
-        InputError: not installed.
+        InputError: the package is not installed.
     """
     for _ in range(100):  # one missing operator each time; torchvision has about a dozen
         try:
@@ -41,6 +41,6 @@ def _declare(name: str) -> None:
     library = torch.library.Library("torchvision", "FRAGMENT")
     library.define(f"{name}() -> ()")
     _declared.append(library)
-    # What a failed import leaves half made would be taken for the whole.
+    # The next import would take the half-made modules of a failed import for complete ones.
     for module in [m for m in sys.modules if m.split(".")[0] in ("torchvision", "deepinv", "torchmetrics")]:
         del sys.modules[module]

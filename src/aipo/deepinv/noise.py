@@ -13,7 +13,7 @@ from aipo.operators import Curve, LinearOperator, Operator
 
 dinv = load()
 
-# Why some have no density to descend, and what to use instead.
+# Why some noise models have no density to descend, and what to use instead.
 _REFUSED = {
     "ZeroNoise": "without noise the density is a point; set physics.noise_model = GaussianNoise(sigma)",
     "UniformNoise": "its density is flat with a cliff; use GaussianNoise(a/√3), of the same variance",
@@ -26,7 +26,7 @@ def likelihood_of(noise: Any, operator: Operator, y: Tensor) -> Likelihood:
     """The likelihood of y under a noise model.
 
     Raises:
-        InputError: a noise model without a density, or one that is not known.
+        InputError: the noise model has no density, or is not known.
     """
     name = type(noise).__name__
     if name not in _KNOWN:
@@ -50,7 +50,7 @@ def _poisson_gaussian(noise: Any, operator: Operator, y: Tensor) -> Likelihood:
 
 
 def _log_poisson(noise: Any, operator: Operator, y: Tensor) -> Likelihood:
-    """Counts N₀ exp(−μ y) of a rate N₀ exp(−μ u)."""
+    """Counts N₀ exp(−μ y), whose rate is N₀ exp(−μ u)."""
     mu, count = float(noise.mu), float(noise.N0)
     if not isinstance(operator, LinearOperator):
         raise InputError("LogPoissonNoise is taken behind a linear physics only")

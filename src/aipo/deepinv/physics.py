@@ -16,10 +16,10 @@ dinv = load()
 
 
 class Instrument(Operator):
-    """A of a physics on pictures (B, C, H, W), its measurement a vector of the entries that are measured.
+    """A of a physics on pictures (B, C, H, W); the measurement is a vector of the entries that are measured.
 
     Args:
-        physics: deepinv's.
+        physics: a physics of deepinv.
         shape: (C, H, W).
         measured: which entries of the flattened measurement are kept, (m,) bool.
     """
@@ -33,7 +33,7 @@ class Instrument(Operator):
         self._double = _in_double(physics, shape)
 
     def forward(self, x: Images) -> Measurements:
-        """In double precision where the physics has it."""
+        """A x, in double precision if the physics supports it."""
         if x.dtype == torch.float64 and self._double is not None:
             values = flat(applied(self._double, x))
         else:
@@ -42,7 +42,7 @@ class Instrument(Operator):
 
 
 class LinearInstrument(Instrument, LinearOperator):
-    """A linear physics; its adjoint comes from A by differentiation, because not every A_adjoint is one."""
+    """A linear physics. Differentiation of A gives the adjoint, because not every A_adjoint is a true one."""
 
     def adjoint(self, y: Measurements) -> Images:
         with torch.enable_grad():
@@ -54,13 +54,13 @@ class LinearInstrument(Instrument, LinearOperator):
 
     @cached_property
     def _gram(self) -> Tensor | None:
-        """Found out by trying: what AᵀA makes of a point in each colour tells all, if it is a convolution."""
+        """Found by a trial: if AᵀA is a convolution, its image of a point in each colour tells everything."""
         channels, device = self.shape[0], self.device
         points = torch.zeros(channels, *self.shape, dtype=torch.float64, device=device)
         points[torch.arange(channels), torch.arange(channels), 0, 0] = 1
         found = torch.fft.rfft2(self.adjoint(self.forward(points))).permute(2, 3, 1, 0)
         values, vectors = torch.linalg.eigh((found.real + found.real.mT) / 2)
-        # Single precision can make what is not measured slightly negative.
+        # Single precision can make the eigenvalue of an unmeasured direction slightly negative.
         gram = vectors @ torch.diag_embed(values.clamp_min(0)) @ vectors.mT
         x = torch.rand(1, *self.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         x = x.to(device)
@@ -70,14 +70,14 @@ class LinearInstrument(Instrument, LinearOperator):
 
 
 def operator_and_values(physics: Any, y: Any, shape: tuple[int, int, int] | None) -> tuple[Operator, Tensor]:
-    """The operator of a physics, and y as it measures, (B, *measurement_shape).
+    """The operator of a physics, and y in the shape that it measures, (B, *measurement_shape).
 
-    Entries that are zero in y and for a random picture too are not measured: so deepinv writes what a mask
-    hides.
+    Entries that are zero both in y and for a random picture are not measured. deepinv writes zeros where a
+    mask hides an entry.
 
     Raises:
-        InputError: a physics for something else than pictures, one whose parameters differ from image to
-            image, or one with a sensor model.
+        InputError: the physics is not for pictures, its parameters differ from image to image, or it has a
+            sensor model.
     """
     values = flat(y)
     shape = shape or _picture_shape(physics, y)
@@ -98,7 +98,7 @@ def operator_and_values(physics: Any, y: Any, shape: tuple[int, int, int] | None
 
 
 def alike(physics: Any, y: Any, shape: tuple[int, int, int] | None) -> list[tuple[Any, Any]]:
-    """Physics and measurements that belong together: the whole batch, or image by image."""
+    """Pairs of physics and measurements that belong together: the whole batch, or one pair per image."""
     if isinstance(y, dinv.utils.TensorList):
         return [(physics, y)]
     if _alike(_probed(physics, flat(y), shape or _picture_shape(physics, y))):
@@ -107,7 +107,7 @@ def alike(physics: Any, y: Any, shape: tuple[int, int, int] | None) -> list[tupl
 
 
 def _probed(physics: Any, values: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """What one random picture measures with the parameters of each image, like `values` (B, m)."""
+    """The measurement of one random picture with the parameters of each image, like `values` (B, m)."""
     probe = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)).to(values)
     each = flat(_tried(physics, probe.expand(len(values), *shape)))
     if each.shape != values.shape:
@@ -123,7 +123,7 @@ def _alike(each: Tensor) -> bool:
 
 
 def _of_image(physics: Any, index: int, count: int) -> Any:
-    """The physics of one image of a batch: its own of all parameters (count, ...)."""
+    """The physics of one image of a batch, with its own entry of every parameter (count, ...)."""
     part = physics.clone()
     for module in part.modules():
         for name, value in list(module.named_buffers(recurse=False)):
@@ -142,7 +142,7 @@ def applied(physics: Any, x: Images) -> Any:
 
 
 def flat(y: Any) -> Tensor:
-    """A measurement as (B, m) real numbers; deepinv's lists one after the other."""
+    """A measurement as (B, m) real numbers; the parts of deepinv's lists follow one another."""
     if isinstance(y, dinv.utils.TensorList):
         return torch.cat([flat(part) for part in y], 1)
     return (torch.view_as_real(y) if y.is_complex() else y).flatten(1)
@@ -191,7 +191,7 @@ def _device(physics: Any) -> torch.device:
 
 
 def _in_double(physics: Any, shape: tuple[int, int, int]) -> Any | None:
-    """A copy in double precision, where the physics works in it."""
+    """A copy in double precision, or None if the physics does not work in it."""
     try:
         copy = physics.clone().double()
         with torch.no_grad():
