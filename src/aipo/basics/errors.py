@@ -1,14 +1,14 @@
-"""What can go wrong: typed errors for the user's input, a status for each image's solution.
+"""What can go wrong: typed errors for the user's input, and a status for the solution of each image.
 
-Every error message is one sentence that says what, which value, and what to do. The command line
-prints it and exits with a non-zero status.
+Every error message is one sentence. It says what is wrong, names the value, and says what to do. The command
+line prints the message and exits with a non-zero status.
 """
 
 from enum import IntEnum
 
 
 class AipoError(Exception):
-    """Any error of this package that a user can act on."""
+    """Base class of all errors of this package that a user can act on."""
 
 
 class InputError(AipoError, ValueError):
@@ -30,7 +30,7 @@ class Status(IntEnum):
 
     @property
     def remedy(self) -> str:
-        """One sentence: what this status means and what to do about it."""
+        """One sentence that says what this status means and what to do about it."""
         return _REMEDIES[self]
 
 
