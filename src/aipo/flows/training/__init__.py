@@ -1,1 +1,1 @@
-"""Fitting a flow to pictures: the loop, the loss, the optimiser, the pictures, several processes."""
+"""Fitting a flow to pictures: the loop, the loss, the optimiser, the pictures and several processes."""

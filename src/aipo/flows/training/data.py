@@ -1,6 +1,6 @@
-"""Training pictures: a folder of pictures, a folder of tars, or idx files, held in memory as bytes.
+"""Training pictures from a folder of pictures, a folder of tars, or idx files, kept in memory as bytes.
 
-Batches are a pure function of (seed, step): training that resumes at a step sees the same pictures as
+Batches are a pure function of (seed, step), so a training that resumes at a step sees the same pictures as a
 training that was never interrupted.
 """
 
@@ -26,20 +26,21 @@ from aipo.basics.arrays import Images
 from aipo.basics.errors import InputError
 from aipo.io.images import read_image
 
-# Batches that are prepared side by side: a GPU takes one every few milliseconds, a CPU one a second.
+# Number of batches that are prepared at the same time. A GPU takes a batch every few milliseconds, a CPU one
+# every second.
 PREPARED = max(1, min(8, (os.cpu_count() or 1) // 2))
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
 
 def load_pictures(source: str | Path) -> list[np.ndarray]:
-    """All pictures of a source, uint8 (C, H, W) each, sorted by name.
+    """Read all pictures of a source, uint8 (C, H, W) each, sorted by name.
 
     Args:
         source: a folder of pictures (searched recursively), a folder of tars with pictures, one tar, or
             an idx file of images (MNIST's format, gzipped or not).
 
     Raises:
-        InputError: nothing usable there.
+        InputError: the source has nothing usable.
     """
     source = Path(source)
     if not source.exists():
@@ -77,7 +78,7 @@ def _read_tar(path: Path) -> list[np.ndarray]:
 
 
 def _read_idx(path: Path) -> np.ndarray:
-    """An idx file of images, uint8 (N, H, W) (format: http://yann.lecun.com/exdb/mnist)."""
+    """Read an idx file of images, uint8 (N, H, W) (format: http://yann.lecun.com/exdb/mnist)."""
     raw = path.read_bytes()
     try:
         data = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
@@ -140,13 +141,13 @@ class PictureData:
 
 
 def dequantize(pixels: Tensor, generator: torch.Generator) -> Images:
-    """uint8 levels k to (k + u)/256 with u uniform in [0, 1), so that a density can be fitted."""
+    """Map uint8 levels k to (k + u)/256 with u uniform in [0, 1), so that a density can be fitted."""
     noise = torch.rand(pixels.shape, generator=generator)
     return (pixels.float() + noise) / 256
 
 
 def ahead(make: Callable[[int], Tensor], start: int, stop: int) -> Iterator[Tensor]:
-    """make(start), …, make(stop − 1), a few of them being made while earlier ones are used."""
+    """Yield make(start), …, make(stop − 1); a few are made while earlier ones are used."""
     with ThreadPoolExecutor(PREPARED) as workers:
         steps = iter(range(start, stop))
         made = deque(workers.submit(make, step) for step in islice(steps, PREPARED))

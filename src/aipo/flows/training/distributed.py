@@ -1,9 +1,9 @@
-"""Several processes that train one flow, as torchrun starts them: each takes its share of every batch.
+"""Several processes train one flow, as torchrun starts them; each takes its share of every batch.
 
     torchrun --nproc-per-node 4 -m aipo.cli train pictures --out prior --device cuda
 
-All draw the same batches from the same seed, so the weights do not depend on how many they are, to rounding.
-The first of them writes and reports.
+All processes draw the same batches from the same seed, so the weights do not depend on the number of
+processes, to rounding. The first process writes and reports.
 """
 
 import os
@@ -17,13 +17,13 @@ from aipo.basics.errors import InputError
 
 
 def join(device: str) -> str:
-    """Meet the other processes, where torchrun started several; this one's device.
+    """Join the other processes if torchrun started several, and return the device of this one.
 
     Args:
         device: "cpu" or "cuda"; on several GPUs each process takes its own.
 
     Raises:
-        InputError: a device that this machine does not have.
+        InputError: this machine does not have the device.
     """
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized()
     if device == "cuda" and not alone:
@@ -43,16 +43,16 @@ def leads() -> bool:
 
 
 def meet() -> None:
-    """Wait for the others, so that what the first has written is there for all."""
+    """Wait for the other processes, so that all find the files that the first one has written."""
     if dist.is_initialized():
         dist.barrier()
 
 
 def share(batch: Tensor) -> Tensor:
-    """This process's part of a batch that all of them have.
+    """The part of this process in a batch that all processes have.
 
     Raises:
-        InputError: parts of different size.
+        InputError: the parts would differ in size.
     """
     if not dist.is_initialized():
         return batch
@@ -63,7 +63,7 @@ def share(batch: Tensor) -> Tensor:
 
 
 def average_gradients(flow: nn.Module) -> None:
-    """Make every process's gradients the mean over all."""
+    """Replace the gradients of every process by their mean over all processes."""
     if not dist.is_initialized():
         return
     gradients = [p.grad for p in flow.parameters() if p.grad is not None]

@@ -1,8 +1,8 @@
 """Fit a flow to pictures: one readable loop that can be killed at any moment and resumed.
 
-Maximum likelihood on dequantized crops. A share of every batch carries noise of random strength, so that
-the energy stays finite and rises off the data: a flow never shown such pictures may give a noisy one an
-energy of 10⁸ nats and more.
+The fit is by maximum likelihood on dequantized crops. A share of every batch carries noise of random
+strength, so that the energy stays finite and rises away from the data. A flow that never saw noisy pictures
+may give them an energy of 10⁸ nats and more.
 """
 
 import json
@@ -26,7 +26,7 @@ from aipo.io.tensors import load_state, load_tensors, save_tensors, write_atomic
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 METRICS_NAME = "metrics.jsonl"
-RATES = {"adam": 1.0, "muon": 20.0}  # of each optimiser, as multiples of the learning rate
+RATES = {"adam": 1.0, "muon": 20.0}  # rate of each optimiser, in multiples of the learning rate
 Optimizers = dict[str, torch.optim.Optimizer]
 
 
@@ -35,16 +35,17 @@ class TrainingOptions:
     """How a flow is trained.
 
     Args:
-        steps: optimiser steps in all.
+        steps: number of optimiser steps.
         batch: pictures per step, of all processes together.
-        learning_rate: of Adam, after the warm-up; falls to zero along a cosine. Muon's is twenty times that.
+        learning_rate: rate of Adam after the warm-up; it falls to zero along a cosine. Muon's rate is twenty
+            times as large.
         warmup: steps over which the learning rate rises from zero.
         clip: largest norm of the gradient (loss in nats per dimension).
         average: decay of the exponential moving average of the weights.
         noised: share of each batch that carries Gaussian noise.
         noise_range: smallest and largest standard deviation of that noise, drawn log-uniformly.
-        seed: of weights, batches and noise.
-        optimizer: "muon" (Muon for the weights of the networks, Adam for all else) or "adam".
+        seed: determines weights, batches and noise.
+        optimizer: "muon" (Muon for the weights of the networks, Adam for everything else) or "adam".
         precision: "float32" or "bfloat16" for the coupling networks (the map itself is always float32).
         validate_every: steps between validations and checkpoints.
     """
@@ -87,10 +88,11 @@ def train(
     options: TrainingOptions,
     device: str = "cpu",
 ) -> float:
-    """Train in place; the flow ends with the averaged weights. Resumes from the checkpoint in `out`.
+    """Train the flow in place; it ends with the averaged weights. Resumes from the checkpoint in `out`.
 
     Args:
-        flow: freshly made, (C, H, W) as the data's crops or of any size; `begin` makes it go on from others.
+        flow: freshly made, for the shape of the data's crops or for any size; after `begin`, training goes on
+            from the weights given there.
         data: pictures to draw batches from.
         validation: held-out pictures, uint8 (N, C, H, W).
         out: folder for the checkpoint and metrics.jsonl.
@@ -127,7 +129,7 @@ def train(
 
 
 def begin(flow: Flow, out: Path, options: TrainingOptions) -> None:
-    """Let a training in `out` that has not begun start from the weights of this flow, as they are."""
+    """Let a training in `out` start from the weights of this flow, if it has not begun yet."""
     if leads() and not (out / CHECKPOINT_NAME).exists():
         out.mkdir(parents=True, exist_ok=True)
         _checkpoint(out, 0, flow, deepcopy(flow), _optimizers(flow, options), options)
@@ -135,7 +137,7 @@ def begin(flow: Flow, out: Path, options: TrainingOptions) -> None:
 
 
 def _optimizers(flow: Flow, options: TrainingOptions) -> Optimizers:
-    """Muon for the matrices of the networks; Adam for offsets, scales and invertible matrices' factors."""
+    """Muon for the matrices of the networks; Adam for offsets, scales and factors of invertible matrices."""
     layers = [module for module in flow.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     weights = [layer.weight for layer in layers] if options.optimizer == "muon" else []
     known = {id(weight) for weight in weights}
@@ -152,7 +154,7 @@ def _follow(average: Flow, flow: Flow, step: int, decay: float) -> None:
 
 
 def _batch(data: PictureData, step: int, options: TrainingOptions) -> Tensor:
-    """Dequantized crops of one step, the first of them noised."""
+    """Dequantized crops of one step; the first of them carry noise."""
     generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
     x = dequantize(data.batch(options.seed, step, options.batch), generator)
     count = round(options.noised * options.batch)
@@ -163,12 +165,12 @@ def _batch(data: PictureData, step: int, options: TrainingOptions) -> Tensor:
 
 
 def _ready(batch: Tensor, device: str) -> Tensor:
-    """For a GPU in memory that it reads by itself, while the host goes on."""
+    """Pin the memory of a batch for a GPU, so that the host goes on while the GPU reads it."""
     return batch.pin_memory() if device.startswith("cuda") else batch
 
 
 def _step(flow: Flow, optimizers: Optimizers, step: int, options: TrainingOptions) -> None:
-    """One step of every optimiser along the gradient at hand. Waits for no value, so a GPU never waits."""
+    """One step of every optimiser along the present gradient. It reads no value, so a GPU never waits."""
     warm = min(1.0, (step + 1) / options.warmup)
     cosine = 0.5 * (1 + math.cos(math.pi * step / options.steps))
     for name, optimizer in optimizers.items():
@@ -199,7 +201,7 @@ def bits_per_dim(flow: nn.Module, pixels: Tensor, batch: int = 16) -> float:
 
 
 def curve(out: Path) -> list[tuple[int, float]]:
-    """Step and validation bits per dimension of a training in `out`, from its beginning."""
+    """Steps and validation bits per dimension of a training in `out`, from its beginning."""
     rows = map(json.loads, (out / METRICS_NAME).read_text().splitlines())
     return [(row["step"], round(row["validation_bits_per_dim"], 4)) for row in rows]
 
@@ -223,7 +225,7 @@ def _checkpoint(
 def _resume(
     out: Path, flow: nn.Module, average: nn.Module, optimizers: Optimizers, options: TrainingOptions
 ) -> int | None:
-    """Load the checkpoint where there is one; the step to go on from."""
+    """Load the checkpoint if there is one, and return the step from which to go on."""
     path = out / CHECKPOINT_NAME
     if not path.exists():
         return None
@@ -261,7 +263,7 @@ def _record(out: Path, row: dict[str, float]) -> None:
 
 
 def _keep_metrics(out: Path, step: int) -> None:
-    """Drop rows past the step that training goes on from: they will be written again."""
+    """Drop the rows after the step from which training goes on; they will be written again."""
     if not leads():
         return
     path = out / METRICS_NAME
@@ -271,7 +273,7 @@ def _keep_metrics(out: Path, step: int) -> None:
 
 
 def _step_of(line: str) -> float:
-    """Infinite for a line that was cut short."""
+    """The step of a row; infinite for a line that was cut short."""
     try:
         return json.loads(line)["step"]
     except ValueError:

@@ -10,12 +10,12 @@ from aipo.flows.graphs import capture
 class Loss:
     """−log p per dimension, the mean over a batch; every call leaves its gradient in the flow's parameters.
 
-    On a GPU the first batch's is recorded and then replayed, so all batches have one shape and nobody else
-    sets these gradients to None.
+    On a GPU the computation for the first batch is recorded and then replayed. Therefore all batches must
+    have one shape, and no other code may set these gradients to None.
 
     Args:
-        flow: the one that is trained.
-        precision: of the coupling networks.
+        flow: the flow that is trained.
+        precision: precision of the coupling networks.
     """
 
     def __init__(self, flow: Flow, precision: Precision):

@@ -1,12 +1,12 @@
 """Muon: descent whose steps are orthogonal matrices, for the weights of convolutions and linear maps.
 
-The gradient of a weight matrix is mostly a few directions; Adam follows those and leaves the rest to wait.
-Muon replaces the averaged gradient U S Vᵀ by U Vᵀ, a step of the same length in every direction, at the cost
-of a few matrix products.
+The gradient of a weight matrix mostly lies in a few directions. Adam follows these, and the other directions
+have to wait. Muon replaces the averaged gradient U S Vᵀ by U Vᵀ, which is a step of the same length in every
+direction. This costs a few matrix products.
 
 Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks". `torch.optim.Muon`
-makes the same step one matrix at a time in bfloat16, which on a CPU without bfloat16 units takes longer
-than the gradient; here matrices of one size go together, in float32.
+makes the same step one matrix at a time in bfloat16. On a CPU without bfloat16 units this takes longer than
+the gradient. Here matrices of one size go together, in float32.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,8 @@ class Muon(torch.optim.Optimizer):
     """Muon with Nesterov's momentum and no weight decay.
 
     Args:
-        weights: of two dimensions or more; the first is the matrix's rows, all others together its columns.
+        weights: tensors of two dimensions or more; the first dimension gives the rows of the matrix, and all
+            others together give its columns.
         lr: length of a step in every singular direction (times √(rows/columns) for a tall matrix).
     """
 
@@ -44,7 +45,7 @@ class Muon(torch.optim.Optimizer):
                 torch._foreach_sub_(weights, shaped, alpha=length)
 
     def _averaged(self, weights: list[Tensor]) -> Sequence[Tensor]:
-        """Their gradients, with Nesterov's momentum."""
+        """The gradients of the weights, with Nesterov's momentum."""
         gradients = []
         for weight in weights:
             assert weight.grad is not None
@@ -57,7 +58,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """U S' Vᵀ of each matrix U S Vᵀ, (N, rows, columns), with all of S' about one."""
+    """U S' Vᵀ for each matrix U S Vᵀ, (N, rows, columns), where all entries of S' are about one."""
     a, b, c = QUINTIC
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
