@@ -1,5 +1,6 @@
 """Parts of a batch, and batches on another device: nothing that was found out before goes with them."""
 
+import pickle
 from collections.abc import Callable
 from copy import deepcopy
 from functools import cached_property
@@ -77,6 +78,13 @@ def test_a_part_tells_what_a_batch_of_the_part_tells(create):
     first = torch.tensor([0])
     found, fresh = told(likelihood.select(first)), told(create().select(first))
     torch.testing.assert_close(found, fresh, rtol=0, atol=0)
+
+
+@every_likelihood
+def test_pickled_it_tells_the_same(create):
+    likelihood = create()
+    before = told(likelihood)
+    torch.testing.assert_close(told(pickle.loads(pickle.dumps(likelihood))), before, rtol=0, atol=0)
 
 
 class Remembering(Gaussian):

@@ -1,5 +1,6 @@
 """Operators: adjoint, pseudoinverse and norm against dense linear algebra; bad arguments named."""
 
+import pickle
 import re
 from math import gcd
 
@@ -490,6 +491,17 @@ def test_a_map_of_ones_own_has_its_tangent_at_grey_as_linear_operator():
     y, sigma = operator.straighten(operator(grey), torch.tensor([0.1]))
     torch.testing.assert_close(y, operator.linear(grey))
     assert float(sigma) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("name", [*OPERATORS, *BENT])
+def test_a_pickled_operator_measures_the_same(name):
+    operator = BENT[name]() if name in BENT else OPERATORS[name]((2, 4, 6), 3)
+    other, x = pickle.loads(pickle.dumps(operator)), randn(2, *operator.shape, seed=1)
+    y = operator(x)
+    straight = operator.straighten(y, torch.ones(2))
+    assert torch.equal(other(x), y)
+    torch.testing.assert_close(other.straighten(y, torch.ones(2)), straight, rtol=0, atol=0)
+    assert torch.equal(other.linear.adjoint(straight[0]), operator.linear.adjoint(straight[0]))
 
 
 EVERY = {

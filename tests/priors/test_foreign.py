@@ -1,6 +1,7 @@
 """Densities of other packages as priors: the real packages, not stand-ins for them."""
 
 import math
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -93,6 +94,14 @@ def test_the_energy_is_the_model_s_own_and_has_a_gradient(model):
     risen = prior.energy(x + step) - prior.energy(x - step)
     expected = 2e-3 * gradient.flatten(1).norm(dim=1)
     torch.testing.assert_close(risen, expected, rtol=0.05, atol=1e-3)
+
+
+@pytest.mark.parametrize("model", [nflows_flow, mixture])
+def test_it_is_pickled_where_the_model_is(model):
+    """Functions without a name are not pickled: those above for zuko and normflows, and one inside FrEIA."""
+    prior, _ = model()
+    other, x = pickle.loads(pickle.dumps(prior)), pictures(2)
+    torch.testing.assert_close(other.energy(x), prior.energy(x))
 
 
 @every_model

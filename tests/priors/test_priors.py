@@ -1,7 +1,9 @@
 """Priors: energies of known densities, padding as documented, and folders that give the same prior back."""
 
 import json
+import pickle
 import shutil
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from aipo import priors
 from aipo.basics.derivatives import hessian_product, value_and_gradient
 from aipo.basics.errors import CheckpointError, InputError
 from aipo.gaussian import LowRankGaussian, LowRankStationary, StationaryGaussian
-from aipo.priors import FlowPrior, Gaussian, build_flow, load_prior
+from aipo.priors import FlowPrior, Gaussian, Mixture, build_flow, load_prior
 
 FIXED = {"family": "glow", "shape": [3, 8, 8], "levels": 2, "steps": 2, "hidden": 6}
 ANY = {"family": "glow", "shape": [3, None, None], "levels": 2, "steps": 2, "hidden": 6}
@@ -113,6 +115,40 @@ def test_other_shapes_are_refused(prior, shape):
 def test_a_fixed_size_prior_refuses_other_sizes(size):
     with pytest.raises(InputError, match=r"\(B, 3, 8, 8\)"):
         make(FIXED).energy(rand(1, 3, *size))
+
+
+def test_copies_and_pickles_are_the_same_prior(prior):
+    x = rand(2, 3, 8, 8)
+    for other in (deepcopy(prior), pickle.loads(pickle.dumps(prior))):
+        assert torch.equal(other.energy(x), prior.energy(x)) and other.card == prior.card
+        assert torch.equal(other.surrogate.mean, prior.surrogate.mean)
+        gradient = value_and_gradient(other.energy, x)[1]
+        assert torch.equal(gradient, value_and_gradient(prior.energy, x)[1])
+        before = prior.energy(x)
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter.mul_(1.01)
+        other.load_state_dict(other.state_dict())  # it still folds what is loaded
+        assert not torch.equal(other.energy(x), before) and torch.equal(prior.energy(x), before)
+
+
+def test_a_pickle_is_not_larger_than_its_weights():
+    surrogate = LowRankStationary.fit(rand(40, 3, 8, 8), rank=5)
+    prior = FlowPrior(build_flow({**FIXED, "hidden": 64}), surrogate, {})
+    surrogate.precision(prior.sample(2))  # for which it makes matrices that it keeps
+    weights = sum(tensor.nbytes for tensor in prior.state_dict().values())
+    assert len(pickle.dumps(prior)) < weights + 50_000
+
+
+@pytest.mark.parametrize("name", ["gaussian", "mixture"])
+def test_closed_priors_are_pickled(name):
+    exact, _, _ = gaussian()
+    covariance = exact.root @ exact.root.T
+    prior = exact if name == "gaussian" else Mixture(exact.mean[None], covariance[None], torch.ones(1))
+    x = torch.rand(2, *exact.mean.shape, generator=torch.Generator().manual_seed(0)).double()
+    before = prior.energy(x, 0.1), prior.surrogate.mean
+    other = pickle.loads(pickle.dumps(prior))
+    assert torch.equal(other.energy(x, 0.1), before[0]) and torch.equal(other.surrogate.mean, before[1])
 
 
 # Flow priors: latents and samples.

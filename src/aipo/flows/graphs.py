@@ -115,9 +115,6 @@ class Evaluations:
         self._recorded.move_to_end(key)
         return self._recorded[key][1]
 
-    def __reduce__(self):
-        return Evaluations, ()  # a graph cannot be copied; a copy of the flow records its own
-
 
 def _room(device: torch.device) -> float:
     """Bytes that recorded evaluations may keep on a device."""

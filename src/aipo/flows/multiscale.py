@@ -5,6 +5,7 @@ normal given the rest. The latent collects all of them in the image's own shape.
 """
 
 from copy import deepcopy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,8 @@ from aipo.flows.layers import ConditionalBase, GaussianBase, Invertible
 
 # Bytes of activations that a derivative may keep: a batch of a hundred small pictures, or one photograph.
 LARGEST_TAPE = 2**30
+# What a frozen flow makes of its weights: copies, pickled ones too, make their own.
+FOLDED = {"_scale", "_bytes_per_entry", "_recorded"}
 
 
 class MultiScaleFlow(Flow):
@@ -110,7 +113,7 @@ class FrozenFlow(Flow):
         self.source, self.memory = trained.eval().requires_grad_(False), memory
         self.precision = precision
         self._fold()
-        self.register_load_state_dict_post_hook(lambda flow, _: flow._fold())
+        self.register_load_state_dict_post_hook(_fold_again)
 
     @property
     def trained(self) -> MultiScaleFlow:
@@ -155,6 +158,18 @@ class FrozenFlow(Flow):
         super()._apply(fn, recurse)
         self._fold()
         return self
+
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name not in FOLDED}
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        self._fold()
+
+
+def _fold_again(flow: nn.Module, _: Any) -> None:
+    assert isinstance(flow, FrozenFlow)
+    flow._fold()
 
 
 def _rounded(flow: MultiScaleFlow) -> MultiScaleFlow:

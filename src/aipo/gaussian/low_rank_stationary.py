@@ -1,7 +1,9 @@
 """A Gaussian for pictures of one size with texture: outlines in components, the rest in a spectrum."""
 
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from aipo.basics.arrays import Images, PerImage, rowwise
 from aipo.basics.errors import InputError
@@ -36,7 +38,7 @@ class LowRankStationary(Components):
         self.register_buffer("power", power)
         self._cores: dict[float, tuple[Tensor, Tensor]] = {}
         self._copies: dict[torch.dtype, Tensor] = {}
-        self.register_load_state_dict_post_hook(lambda module, _: module._forget())
+        self.register_load_state_dict_post_hook(_forget)
 
     @classmethod
     def fit(cls, images: Images, rank: int) -> "LowRankStationary":
@@ -94,7 +96,8 @@ class LowRankStationary(Components):
 
     def _core(self, noise: float) -> tuple[Tensor, Tensor]:
         """With V = (S + noise)⁻¹ W: the inverse of I + WᵀV, and V. The last few are kept."""
-        if noise not in self._cores:
+        kept = self._cores.get(noise)
+        if kept is None:
             w = self._loadings(torch.float64)
             columns = w.T.unflatten(1, self.mean.shape)
             filtered = filter_colours(self.colours, 1 / (self.power.double() + noise), columns).flatten(1).T
@@ -102,8 +105,8 @@ class LowRankStationary(Components):
             if len(self._cores) >= 16:
                 self._cores.clear()
             factor = torch.linalg.cholesky(eye + w.T @ filtered)
-            self._cores[noise] = torch.cholesky_inverse(factor), filtered.contiguous()
-        return self._cores[noise]
+            kept = self._cores[noise] = torch.cholesky_inverse(factor), filtered.contiguous()
+        return kept
 
     def _loadings(self, dtype: torch.dtype) -> Tensor:
         """W in a precision; converting it at every product would cost as much as the product."""
@@ -119,3 +122,12 @@ class LowRankStationary(Components):
         super()._apply(fn, recurse)
         self._forget()
         return self
+
+    def __getstate__(self):
+        return {**vars(self), "_cores": {}, "_copies": {}}
+
+
+def _forget(surrogate: nn.Module, _: Any) -> None:
+    """Drop what was made of the tensors that have just been replaced."""
+    assert isinstance(surrogate, LowRankStationary)
+    surrogate._forget()

@@ -1,5 +1,7 @@
 """A Gaussian for pictures of any size: a power spectrum, the same texture everywhere."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,7 +30,7 @@ class StationaryGaussian(nn.Module):
         self.register_buffer("colours", colours)
         self.register_buffer("spectrum", spectrum)
         self._power: dict[tuple[int, int], Tensor] = {}
-        self.register_load_state_dict_post_hook(lambda module, _: module._power.clear())
+        self.register_load_state_dict_post_hook(_forget)
 
     @classmethod
     def fit(cls, crops: Images) -> "StationaryGaussian":
@@ -80,6 +82,15 @@ class StationaryGaussian(nn.Module):
         """Σ (Σ + noise)⁻¹ v: what a picture of this density keeps under white noise of that variance."""
         power = self.power(v)
         return self.apply(power / (power + expand(noise, v)), v)
+
+    def __getstate__(self):
+        return {**vars(self), "_power": {}}
+
+
+def _forget(surrogate: nn.Module, _: Any) -> None:
+    """Drop what was made of the spectrum that has just been replaced."""
+    assert isinstance(surrogate, StationaryGaussian)
+    surrogate._power.clear()
 
 
 def filter_colours(colours: Tensor, spectrum: Tensor, v: Images) -> Images:

@@ -1,7 +1,8 @@
-"""Instruments that bend what a linear operator measures: tone curves, and magnitudes without their sign."""
+"""Instruments that bend the values of a linear operator: tone curves, and magnitudes without their sign."""
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,7 +18,8 @@ class Curve(Operator):
     Args:
         linear: A.
         function: c, differentiable and increasing, elementwise.
-        inverse: c⁻¹, defined for any measured number; where noise would grow beyond measure, a number near.
+        inverse: c⁻¹, defined for any measured number; where c⁻¹ would amplify noise without bound, it may
+            return a number nearby.
     """
 
     def __init__(
@@ -38,7 +40,7 @@ class Curve(Operator):
         return self.function(self._linear.forward(x))
 
     def straighten(self, y: Measurements, sigma: PerImage) -> tuple[Measurements, PerImage]:
-        """c⁻¹(y), with noise divided by the curve's slope there."""
+        """c⁻¹(y), and the noise divided by the slope of the curve there."""
         with torch.enable_grad():
             u = self.inverse(y.detach()).requires_grad_()
             slope = torch.autograd.grad(self.function(u).sum(), u)[0]
@@ -46,43 +48,67 @@ class Curve(Operator):
 
 
 def gamma_curve(linear: LinearOperator, gamma: float, least: float = 0.01) -> Curve:
-    """u^γ, as of a display or a camera; below a small u it goes on as its tangent.
+    """u^γ, the curve of a display or a camera; below a small u it goes on as its tangent.
 
     Raises:
-        InputError: γ or the smallest u not positive.
+        InputError: γ or the smallest u is not positive.
     """
     if not 0 < gamma < math.inf or not 0 < least < 1:
         raise InputError(f"gamma = {gamma}, least = {least}; use a positive exponent, and least in (0, 1)")
-    foot, slope = least**gamma, gamma * least ** (gamma - 1)
-
-    def function(u: Tensor) -> Tensor:
-        return u.clamp_min(least) ** gamma + slope * (u - least).clamp_max(0)
-
-    def inverse(v: Tensor) -> Tensor:
-        return v.clamp_min(foot) ** (1 / gamma)  # along the tangent noise would grow without bound
-
-    return Curve(linear, function, inverse)
+    power = _Power(gamma, least)
+    return Curve(linear, power.forward, power.inverse)
 
 
 def haze(linear: LinearOperator, transmission: float, airlight: float = 1.0) -> Curve:
-    """t·u + (1 − t)·a: of every value a share t comes through, the rest is light scattered by the air.
+    """t·u + (1 − t)·a: a share t of every value comes through, and the air adds scattered light.
 
     Raises:
-        InputError: a transmission outside (0, 1].
+        InputError: the transmission is outside (0, 1].
 
     Source: Koschmieder 1924.
     """
     if not 0 < transmission <= 1 or not math.isfinite(airlight):
         raise InputError(f"transmission = {transmission}, airlight = {airlight}; a share lies in (0, 1]")
-    added = (1 - transmission) * airlight
-    return Curve(linear, lambda u: transmission * u + added, lambda v: (v - added) / transmission)
+    veil = _Veil(transmission, (1 - transmission) * airlight)
+    return Curve(linear, veil.forward, veil.inverse)
+
+
+@dataclass(frozen=True)
+class _Power:
+    """u^γ; below `least` it goes on as its tangent there."""
+
+    gamma: float
+    least: float
+
+    def forward(self, u: Tensor) -> Tensor:
+        slope = self.gamma * self.least ** (self.gamma - 1)
+        return u.clamp_min(self.least) ** self.gamma + slope * (u - self.least).clamp_max(0)
+
+    def inverse(self, v: Tensor) -> Tensor:
+        # The inverse of the tangent would amplify noise without bound.
+        return v.clamp_min(self.least**self.gamma) ** (1 / self.gamma)
+
+
+@dataclass(frozen=True)
+class _Veil:
+    """t·u plus the light that the air adds."""
+
+    transmission: float
+    added: float
+
+    def forward(self, u: Tensor) -> Tensor:
+        return self.transmission * u + self.added
+
+    def inverse(self, v: Tensor) -> Tensor:
+        return (v - self.added) / self.transmission
 
 
 class Magnitude(Operator):
-    """f(x) = √((A x)² + ε²), ε = 0.001: the size of every value, its sign lost (real phase retrieval).
+    """f(x) = √((A x)² + ε²), ε = 0.001: the size of every value without its sign (real phase retrieval).
 
-    x and −x give the same measurement; values of pictures, which are positive, tell them apart. Not convex:
-    where the start is wrong the path can end in a wrong minimum, and `aipo.best_of` follows several.
+    x and −x give the same measurement, but the values of pictures are positive, which tells them apart. The
+    problem is not convex: from a wrong start the path can end in a wrong minimum. `aipo.best_of` follows
+    several starts.
 
     Args:
         linear: A.
@@ -103,7 +129,7 @@ class Magnitude(Operator):
         return (self._linear.forward(x) ** 2 + self.rounding**2).sqrt()
 
     def straighten(self, y: Measurements, sigma: PerImage) -> tuple[Measurements, PerImage]:
-        """The signs of a grey picture; where it has little to say a value is as uncertain as it is large."""
+        """y with the signs of a grey picture. Where a sign is unsure, the error may be as large as the value."""
         grey = self._linear.forward(torch.full((1, *self.shape), 0.5).to(y))
         expected = grey.square().mean().sqrt()
         sure = torch.tanh(y * grey / expected.square().clamp_min(1e-12))

@@ -8,6 +8,7 @@ Foreign(freia(network))                             # FrEIA's SequenceINN and Gr
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -65,12 +66,12 @@ def freia(network: Any) -> Callable[[Tensor], Tensor]:
     Args:
         network: SequenceINN or GraphINN, with one tensor or several at its end.
     """
+    return partial(_standard_normal, network)
 
-    def log_prob(v: Tensor) -> Tensor:
-        latents, log_det = network(v)
-        latents = (latents,) if isinstance(latents, Tensor) else latents
-        entries = sum(z[0].numel() for z in latents)
-        squares = sum(per_image_sum(z * z) for z in latents)
-        return log_det - 0.5 * squares - 0.5 * math.log(2 * math.pi) * entries
 
-    return log_prob
+def _standard_normal(network: Any, v: Tensor) -> Tensor:
+    latents, log_det = network(v)
+    latents = (latents,) if isinstance(latents, Tensor) else latents
+    entries = sum(z[0].numel() for z in latents)
+    squares = sum(per_image_sum(z * z) for z in latents)
+    return log_det - 0.5 * squares - 0.5 * math.log(2 * math.pi) * entries
