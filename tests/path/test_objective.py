@@ -3,35 +3,18 @@
 import pytest
 import torch
 from closed_form import OPERATORS, WithoutSurrogate, gaussian_prior, measurement, minimiser
-from test_certificate import between
+from path_problems import FLOW_SHAPE as SHAPE
+from path_problems import between, flow_problem
 from torch import Tensor
 
 from aipo.basics.errors import InputError
-from aipo.flows import Glow
-from aipo.gaussian import LowRankGaussian
 from aipo.gaussian import energy as surrogate_energy
-from aipo.likelihoods import measure
 from aipo.operators import GaussianSensing, Identity, Mask
 from aipo.path.objective import objective
 from aipo.path.problem import PLAIN, Deformation
-from aipo.priors import FlowPrior
 
-SHAPE = (3, 8, 8)
 HALF = Deformation(share=0.5)
 ALL = torch.arange(2)
-
-
-def flow_problem(operator):
-    torch.manual_seed(0)
-    flow = Glow(SHAPE, levels=2, steps=1, hidden=4)
-    with torch.no_grad():
-        for parameter in flow.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    x = 0.5 + 0.1 * torch.randn(2, *SHAPE, dtype=torch.float64)
-    surrogate = LowRankGaussian.fit(0.5 + 0.1 * torch.randn(40, *SHAPE), rank=5)
-    prior = FlowPrior(flow.double(), surrogate, {})
-    likelihood = measure(operator, x, torch.tensor([0.1, 0.3], dtype=torch.float64))
-    return objective(likelihood, prior), prior, likelihood, x
 
 
 @pytest.mark.parametrize("deformation", [PLAIN, HALF], ids=["prior", "half"])

@@ -7,7 +7,7 @@ import torch
 from closed_form import OPERATORS, WithSurrogate, gaussian_prior, measurement
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_path import Parabolas, curved_problem, parabolas
+from path_problems import Parabolas, curved_problem, parabolas
 from torch import Tensor
 
 from aipo.basics.errors import InputError, Status
@@ -53,6 +53,7 @@ def test_steps_grow_where_the_corrector_arrives_early_and_not_where_it_runs_out(
 class Fragile(Parabolas):
     """NaN for the second image while its weight's minimiser is more than `reach` from the last good place."""
 
+    good: Tensor
     reach = torch.inf
 
     def terms(self, x: Tensor, indices: Tensor, deformation: Deformation = PLAIN) -> Terms:

@@ -17,7 +17,7 @@ from closed_form import (
     minimiser,
     relative,
 )
-from test_certificate import between
+from path_problems import Parabolas, between, curved_problem, parabolas
 from torch import Tensor
 
 from aipo import priors
@@ -33,35 +33,6 @@ from aipo.reconstruction.follow import trace
 
 operators = pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
 EXACTLY = PathOptions((0.0, 0.3, 1.0, 2.5), evaluations=150, tolerance=1e-14)
-
-
-class Parabolas:
-    """D = ½|x − y|², R = ½ c |x|² with one c per image; the minimiser is y/(1 + λc). Counts evaluations."""
-
-    def __init__(self, y: Tensor, curvature: Tensor):
-        self.y, self.curvature = y, curvature
-        self.spent = torch.zeros(len(y), dtype=torch.long)
-
-    def terms(self, x: Tensor, indices: Tensor, deformation: Deformation = PLAIN) -> Terms:
-        self.spent[indices] += 1
-        y, c = self.y[indices], self.curvature[indices]
-        return Terms(
-            0.5 * ((x - y) ** 2).flatten(1).sum(1),
-            0.5 * c * (x**2).flatten(1).sum(1),
-            x - y,
-            c[:, None, None, None] * x,
-        )
-
-    def minimiser(self, weight: Tensor) -> Tensor:
-        return self.y / (1 + weight * self.curvature).reshape(-1, 1, 1, 1)
-
-    def problem(self) -> Problem:
-        return Problem(self.terms, lambda weight: self.y + 0 * weight.sum(), lambda weight: lambda v: v)
-
-
-def parabolas() -> Parabolas:
-    y = torch.arange(1.0, 13, dtype=torch.float64).reshape(3, 1, 2, 2)
-    return Parabolas(y, torch.tensor([0.5, 1.0, 4.0], dtype=torch.float64))
 
 
 def test_states_have_increasing_index_and_weight_and_the_minimisers_of_their_weights():
@@ -374,11 +345,6 @@ def test_a_trace_that_has_not_begun_retires_nothing():
         trace(measurement(OPERATORS["denoising"], prior), prior, EXACTLY).retire(torch.tensor([True]))
 
 
-def curved_problem() -> Problem:
-    """A mixture in the plane, where one weight's result depends on what was seen at the last."""
-    return trace(*between(0.4), SAVED).problem
-
-
 SAVED = PathOptions((0.0, 0.1, 0.3, 0.6, 1.0), evaluations=3, tolerance=1e-12)
 DEFORMED = replace(smoothing(tau=1.0, count=4, steps=3), tolerance=1e-12)
 
@@ -406,7 +372,8 @@ def test_a_trace_of_something_else_is_refused(tmp_path):
     tracer = Trace(curved_problem(), SAVED)
     with pytest.raises(InputError, match="first state"):
         tracer.save(path)
-    next(tracer), next(tracer)
+    next(tracer)
+    next(tracer)
     tracer.save(path)
     with pytest.raises(CheckpointError, match="other options"):
         Trace(curved_problem(), replace(SAVED, evaluations=4)).resume(path)

@@ -11,7 +11,7 @@ from closed_form import (
     minimiser,
     relative,
 )
-from test_certificate import between
+from path_problems import between
 
 from aipo.basics.errors import InputError, Status
 from aipo.gaussian import posterior

@@ -6,28 +6,16 @@ from dataclasses import replace
 import pytest
 import torch
 from closed_form import OPERATORS, gaussian_prior, measurement
+from path_problems import between
 
 from aipo.basics.errors import InputError
-from aipo.likelihoods import Gaussian
-from aipo.operators import Identity
 from aipo.path.options import PathOptions
 from aipo.path.schedules import paper
-from aipo.priors import Mixture
 from aipo.reconstruction.certificate import Verdict, certify
 from aipo.reconstruction.follow import trace
 from aipo.reconstruction.reconstruct import reconstruct
 
 EXACTLY = PathOptions((0.0, 0.3, 1.0), evaluations=60, tolerance=1e-10)
-
-
-def between(y: float) -> tuple[Gaussian, Mixture]:
-    """A measurement of σ = 1 on the line between two narrow modes at ±1: convex at small λ only."""
-    means = torch.tensor([[-1.0, 0.0], [1.0, 0.0]], dtype=torch.float64).reshape(2, 1, 1, 2)
-    covariances = 0.09 * torch.eye(2, dtype=torch.float64).expand(2, 2, 2)
-    likelihood = Gaussian(
-        Identity((1, 1, 2)), torch.tensor([y, 0.0], dtype=torch.float64).reshape(1, 1, 1, 2), 1.0
-    )
-    return likelihood, Mixture(means, covariances, torch.ones(2))
 
 
 @pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)

@@ -3,7 +3,7 @@
 import conventional
 import pytest
 import torch
-from test_objective import flow_problem
+from path_problems import flow_problem
 
 from aipo.operators import GaussianSensing, Identity, Mask
 from aipo.path.options import PathOptions
