@@ -1,5 +1,7 @@
 """The inference form of a flow: the same map, its derivatives by hand, the same for every batch."""
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from copy import deepcopy
 from itertools import product
 
@@ -10,6 +12,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from aipo.flows import MultiScaleFlow, frozen
+from aipo.flows.inference import single_precision
 from aipo.flows.multiscale import FrozenFlow
 
 SIZE = (8, 16)
@@ -181,3 +184,29 @@ def test_convolutions_keep_single_precision_on_gpus(monkeypatch):
     (z.sum() + logdet.sum()).backward()
     assert len(seen) == 3 * forward and set(seen) == {"ieee"}
     assert setting.fp32_precision == before != "ieee"
+
+
+def test_the_last_to_leave_gives_the_precision_back():
+    """Two evaluations that overlap, as those of two threads do: the first one in is the first one out."""
+    setting = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before, first, second = setting.fp32_precision, ExitStack(), ExitStack()
+    first.enter_context(single_precision)
+    second.enter_context(single_precision)
+    first.close()
+    assert setting.fp32_precision == "ieee"
+    second.close()
+    assert setting.fp32_precision == before != "ieee"
+
+
+def test_threads_evaluate_a_flow_together():
+    flow, setting = make("glow", "fixed", 3, 2, SIZE).freeze(), torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = setting.fp32_precision
+
+    def derived(seed: int) -> Tensor:
+        x = rand(2, 3, *SIZE, seed=seed).requires_grad_()
+        return torch.autograd.grad(flow.log_prob(x).sum(), x)[0]
+
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(derived, range(40)))
+    assert setting.fp32_precision == before
+    assert all(torch.equal(gradient, derived(seed)) for seed, gradient in enumerate(found))

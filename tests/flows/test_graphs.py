@@ -4,7 +4,10 @@ Without a GPU a stand-in for its graphs runs what they would replay, into the sa
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from threading import Barrier
+from time import sleep
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from torch import Tensor
 
 from aipo.flows import graphs
 from aipo.flows.graphs import OFTEN, Evaluation, Evaluations
+from aipo.flows.inference import Direction
 from aipo.flows.training.loss import Loss
 
 GPU = torch.cuda.is_available()
@@ -33,7 +37,7 @@ class Again:
             old.copy_(new)
 
 
-def capture(work: Callable[[], Any], after: Any = None) -> tuple[Any, Any]:
+def record(work: Callable[[], Any], after: Any) -> tuple[Any, Any]:
     made = work()
     return Again(work, made if isinstance(made, tuple) else (made,)), made
 
@@ -42,7 +46,7 @@ def capture(work: Callable[[], Any], after: Any = None) -> tuple[Any, Any]:
 def device(request, monkeypatch) -> str:
     if request.param == "cuda":
         return "cuda"
-    monkeypatch.setattr(graphs, "capture", capture)
+    monkeypatch.setattr(graphs, "_record", record)
     return "cpu"
 
 
@@ -113,6 +117,69 @@ def test_only_shapes_that_come_often_are_recorded_and_few_are_kept(device, monke
     assert len(deepcopy(flow)._recorded._recorded) == 0
     flow.double()
     assert len(flow._recorded._recorded) == 0  # its weights may be others
+
+
+def in_threads(work: Callable[[int], Any], count: int = 4) -> list[Any]:
+    """What each of several threads gives that begin together."""
+    together = Barrier(count)
+
+    def begun(number: int) -> Any:
+        together.wait()
+        return work(number)
+
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(begun, range(count)))
+
+
+def slowly(monkeypatch) -> list[int]:
+    """How many threads record whenever one begins to; each takes long enough for the others to come."""
+    inside, found, recorder = [], [], graphs._record
+
+    def watched(work: Callable[[], Any], after: Any) -> tuple[Any, Any]:
+        inside.append(work)
+        found.append(len(inside))
+        sleep(0.02)
+        made = recorder(work, after)
+        inside.remove(work)
+        return made
+
+    monkeypatch.setattr(graphs, "_record", watched)
+    return found
+
+
+def test_threads_record_one_after_the_other(device, monkeypatch):
+    plain, _ = frozen("glow", device)
+    recording, scale = slowly(monkeypatch), plain._scale
+    direction = Direction(scale.forward, scale.inverse, scale.pull, plain.source)
+    arguments = [rand(1, 3, *SIZE, seed=seed).to(device) for seed in range(4)]
+    made = in_threads(lambda k: Evaluation(arguments[k] - 0.5, direction))
+    assert recording == [1] * 8  # an evaluation and its derivative each
+    for x, own in zip(arguments, made, strict=True):
+        torch.testing.assert_close(own.evaluate(x - 0.5)[1], plain(x)[1], rtol=1e-12, atol=1e-12)
+
+
+def test_threads_record_a_shape_once(device, monkeypatch):
+    flow, x = make("glow", "fixed", 3, 2, SIZE).freeze().to(device), rand(1, 3, *SIZE).to(device)
+    monkeypatch.setattr(graphs, "_room", lambda device: 2**40)
+    monkeypatch.setattr(graphs, "OFTEN", 1)
+    recording = slowly(monkeypatch)
+    in_threads(lambda _: flow(x))
+    assert recording == [1, 1]
+
+
+def test_threads_that_share_a_flow_get_their_own_values_and_gradients(device, monkeypatch):
+    """Shapes come and go as well: there is room for two recordings."""
+    flow = make("glow", "any", 3, 1, (4, 4)).freeze().to(device)
+    monkeypatch.setattr(graphs, "_room", lambda device: 2 * 3 * 8 * 4 * flow._bytes_per_entry)
+    monkeypatch.setattr(graphs, "OFTEN", 1)
+
+    def restored(number: int) -> None:
+        for step in range(12):
+            x = rand(1, 3, 2 + 2 * (step % 4), 4, seed=100 * number + step).to(device)
+            exact = gradient(flow.source, x)
+            torch.testing.assert_close(gradient(flow, x), exact, rtol=1e-9, atol=1e-9)
+
+    in_threads(restored)
 
 
 def test_nothing_is_recorded_on_a_cpu():

@@ -20,15 +20,23 @@ WARM_UPS = 3  # libraries choose and prepare their kernels before anything is re
 SHARE = 1 / 8
 # Shapes that come less often are not worth a recording, which takes as long as some ten evaluations.
 OFTEN = 10
+RECORDING = Lock()
 
 
 def capture(work: Callable[[], Any], after: Any = None) -> tuple[Any, Any]:
     """The graph of this work, and what it gives: tensors that every replay writes anew.
 
+    Threads record one after the other: what one prepares must not get into the recording of another.
+
     Args:
         work: asks nothing of the host that depends on values, and reads tensors that stay where they are.
         after: a graph whose memory it shares, being always replayed later than that one.
     """
+    with RECORDING:
+        return _record(work, after)
+
+
+def _record(work: Callable[[], Any], after: Any) -> tuple[Any, Any]:
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -36,7 +44,9 @@ def capture(work: Callable[[], Any], after: Any = None) -> tuple[Any, Any]:
             work()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=None if after is None else after.pool()):
+    pool = None if after is None else after.pool()
+    # Other threads may go on with what they do, ask for memory for example, while this one records.
+    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
         made = work()
     return graph, made
 
@@ -60,7 +70,7 @@ class Evaluation:
             return finish(direction.there(self._argument), tape)
 
         def pull() -> Tensor:
-            with single_precision():
+            with single_precision:
                 return direction.pull(self._cotangents[0], self._cotangents[1], reversed(tape))
 
         self._there, self._results = capture(there)
@@ -93,6 +103,7 @@ class Evaluations:
     def __init__(self):
         self._asked: dict[Any, int] = {}
         self._recorded: OrderedDict[Any, tuple[float, Evaluation]] = OrderedDict()
+        self._lock = Lock()
 
     def of(self, h: Tensor, name: str, direction: Direction, size: float) -> Evaluation | None:
         """That of arguments like h; None without a GPU, or where it is not worth its memory.
@@ -105,15 +116,16 @@ class Evaluations:
         if size > room:
             return None
         key = (name, tuple(h.shape), h.dtype)
-        self._asked[key] = self._asked.get(key, 0) + 1
-        if key not in self._recorded:
-            if self._asked[key] < OFTEN:
-                return None
-            while self._recorded and size + sum(size for size, _ in self._recorded.values()) > room:
-                self._recorded.popitem(last=False)
-            self._recorded[key] = size, Evaluation(h, direction)
-        self._recorded.move_to_end(key)
-        return self._recorded[key][1]
+        with self._lock:
+            self._asked[key] = self._asked.get(key, 0) + 1
+            if key not in self._recorded:
+                if self._asked[key] < OFTEN:
+                    return None
+                while self._recorded and size + sum(size for size, _ in self._recorded.values()) > room:
+                    self._recorded.popitem(last=False)
+                self._recorded[key] = size, Evaluation(h, direction)
+            self._recorded.move_to_end(key)
+            return self._recorded[key][1]
 
 
 def _room(device: torch.device) -> float:

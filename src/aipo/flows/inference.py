@@ -1,8 +1,8 @@
 """A frozen multi-scale flow and its derivative, for automatic differentiation to call as one operation."""
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Protocol
 
 import torch
@@ -84,26 +84,39 @@ class Scale:
         return shuffle(g)
 
 
-@contextmanager
-def single_precision() -> Iterator[None]:
-    """Convolutions with all 24 bits of float32 on a GPU too.
+class SinglePrecision:
+    """While any thread is inside, convolutions have all 24 bits of float32 on a GPU too.
 
     PyTorch would take 11 of them there (TF32), and line searches compare energies that are sums of thousands
-    of their results.
+    of their results. PyTorch has one switch for the whole process, so the first thread that enters sets it
+    and the last one that leaves sets it back.
     """
-    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    before = convolutions.fp32_precision
-    convolutions.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        convolutions.fp32_precision = before
+
+    def __init__(self):
+        self._lock, self._inside, self._before = Lock(), 0, ""
+
+    def __enter__(self) -> None:
+        convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+        with self._lock:
+            if self._inside == 0:
+                self._before = convolutions.fp32_precision
+                convolutions.fp32_precision = "ieee"
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                torch.backends.cudnn.conv.fp32_precision = self._before  # type: ignore[attr-defined]
+
+
+single_precision = SinglePrecision()
 
 
 def finish(walk: Walk, tape: list[Record] | None = None) -> tuple[Tensor, PerImage]:
     """The walk's result and log-determinant; its records go to the tape."""
     total: PerImage | float = 0.0
-    with single_precision():
+    with single_precision:
         while True:
             try:
                 logdet, record = next(walk)
@@ -187,5 +200,5 @@ class Evaluate(torch.autograd.Function):
             if gradient is not None:
                 return gradient, None, None, None
         records = records_of(direction.back(result)) if ctx.tape is None else reversed(ctx.tape)
-        with single_precision():
+        with single_precision:
             return direction.pull(g, logdet, records), None, None, None
