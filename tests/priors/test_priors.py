@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 from torch import Tensor
-from torch.autograd import gradcheck
+from torch.autograd import forward_ad, gradcheck
 
 from aipo import priors
 from aipo.basics.derivatives import hessian_product, value_and_gradient
@@ -149,6 +149,40 @@ def test_closed_priors_are_pickled(name):
     before = prior.energy(x, 0.1), prior.surrogate.mean
     other = pickle.loads(pickle.dumps(prior))
     assert torch.equal(other.energy(x, 0.1), before[0]) and torch.equal(other.surrogate.mean, before[1])
+
+
+@pytest.mark.parametrize("size", [(8, 8), (3, 5)], ids=str)
+def test_the_transforms_of_torch_func_know_the_energy(prior, size):
+    if size != (8, 8) and None not in prior.shape:
+        pytest.skip("this prior is for one size")
+    prior, x, v = prior.double(), rand(2, 3, *size).double(), rand(2, 3, *size, seed=1).double()
+    energies, gradient = value_and_gradient(prior.energy, x)
+    product = hessian_product(prior.energy, x)(v)
+
+    def one(picture: Tensor) -> Tensor:
+        return prior.energy(picture[None])[0]
+
+    def total(x: Tensor) -> Tensor:
+        return prior.energy(x).sum()
+
+    found = {
+        "grad": (torch.func.grad(total)(x), gradient),
+        "vmap": (torch.func.vmap(one)(x), energies),
+        "vmap of grad": (torch.func.vmap(torch.func.grad(one))(x), gradient),
+        "jvp": (torch.func.jvp(total, (x,), (v,))[1], (gradient * v).sum()),
+        "jvp of grad": (torch.func.jvp(torch.func.grad(total), (x,), (v,))[1], product),
+        "hessian": (torch.einsum("bchwdefg,defg->bchw", torch.func.hessian(total)(x), v), product),
+    }
+    for name, (mine, expected) in found.items():
+        torch.testing.assert_close(mine, expected, rtol=1e-8, atol=1e-8, msg=name)
+
+
+def test_forward_mode_knows_the_energy(prior):
+    prior, x, v = prior.double(), rand(2, 3, 8, 8).double(), rand(2, 3, 8, 8, seed=1).double()
+    with forward_ad.dual_level():
+        slope = forward_ad.unpack_dual(prior.energy(forward_ad.make_dual(x, v))).tangent
+    expected = (value_and_gradient(prior.energy, x)[1] * v).sum((1, 2, 3))
+    torch.testing.assert_close(slope, expected, rtol=1e-8, atol=1e-8)
 
 
 # Flow priors: latents and samples.

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 from aipo.basics.arrays import PerImage
 from aipo.flows.frozen import Affine, Record, Step, shuffle, unshuffle
@@ -153,6 +154,14 @@ class Direction:
     back: Callable[[Tensor], Walk]
     pull: Pull
     exact: Callable[[Tensor], tuple[Tensor, PerImage]]
+
+
+def transformed(h: Tensor) -> bool:
+    """Whether torch.func (grad, vmap, jvp, …) or forward-mode differentiation is at work on h.
+
+    They know PyTorch's own operations, not a derivative by hand.
+    """
+    return torch._C._are_functorch_transforms_active() or unpack_dual(h).tangent is not None
 
 
 class Recorded(Protocol):

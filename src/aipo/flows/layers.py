@@ -39,7 +39,9 @@ class Squeeze(Invertible):
     """(C, H, W) -> (4C, H/2, W/2): each 2 × 2 block becomes four channels."""
 
     def forward(self, h: Tensor) -> tuple[Tensor, PerImage]:
-        return F.pixel_unshuffle(h, 2).contiguous(memory_format=torch.channels_last), h.new_zeros(len(h))
+        # channels_last, spelled so that torch.func.vmap knows it
+        rows = F.pixel_unshuffle(h, 2).permute(0, 2, 3, 1).contiguous()
+        return rows.permute(0, 3, 1, 2), h.new_zeros(len(h))
 
     def inverse(self, h: Tensor) -> tuple[Tensor, PerImage]:
         return F.pixel_shuffle(h, 2), h.new_zeros(len(h))

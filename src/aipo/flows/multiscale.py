@@ -15,7 +15,7 @@ from aipo.basics.arrays import Images, PerImage
 from aipo.flows.flow import Flow, Precision, check_precision
 from aipo.flows.frozen import Mix, Record, Step
 from aipo.flows.graphs import Evaluations
-from aipo.flows.inference import Direction, Evaluate, Scale, finish
+from aipo.flows.inference import Direction, Evaluate, Scale, finish, transformed
 from aipo.flows.layers import ConditionalBase, GaussianBase, Invertible
 
 # Bytes of activations that a derivative may keep: a batch of a hundred small pictures, or one photograph.
@@ -96,7 +96,7 @@ class FrozenFlow(Flow):
 
     Actnorm and 1 × 1 convolutions are folded in float64, inverses and log-determinants are kept, and what
     one image gives does not depend on the others of its batch. First derivatives are written by hand;
-    derivatives of derivatives go through `trained`.
+    derivatives of derivatives, and everything under torch.func's transforms, go through `trained`.
 
     Networks may answer in bfloat16: scale and shift of a coupling can be any function of the other half, so
     what is evaluated is the exact density of a flow near the trained one.
@@ -148,6 +148,8 @@ class FrozenFlow(Flow):
         return h + 0.5, logdet
 
     def _evaluate(self, h: Tensor, name: str, direction: Direction) -> tuple[Tensor, PerImage]:
+        if transformed(h):
+            return direction.exact(h)
         size = h.numel() * self._bytes_per_entry
         recorded = self._recorded.of(h, name, direction, size) if size <= self.memory else None
         if not (torch.is_grad_enabled() and h.requires_grad):
