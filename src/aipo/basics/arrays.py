@@ -8,9 +8,12 @@ import hashlib
 from collections.abc import Sequence
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from aipo.basics.errors import InputError
 
 Images: TypeAlias = Float[Tensor, "B C H W"]
 Measurements: TypeAlias = Float[Tensor, "B *m"]
@@ -21,6 +24,18 @@ MANY = 128
 
 # Rows that are multiplied together, zeros among them, by matrices with a side of at most NARROW.
 BLOCK, NARROW = 8, 256
+
+
+def check_tensor(name: str, value: object) -> None:
+    """Refuse what is no tensor.
+
+    Raises:
+        InputError: the value is a NumPy array, a list, a number, or anything else.
+    """
+    if isinstance(value, np.ndarray):
+        raise InputError(f"{name} is a NumPy array; use torch.from_numpy({name}).float()")
+    if not isinstance(value, Tensor):
+        raise InputError(f"{name} is of type {type(value).__name__}; give a tensor")
 
 
 def per_image_sum(values: Tensor) -> PerImage:

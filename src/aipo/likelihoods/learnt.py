@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
-from aipo.basics.arrays import Images, Measurements, PerImage
+from aipo.basics.arrays import Images, Measurements, PerImage, check_tensor
 from aipo.basics.errors import InputError
 from aipo.likelihoods.likelihood import Gaussian, Likelihood
 from aipo.likelihoods.uneven import Coloured
@@ -50,6 +50,7 @@ class FlowNoise(Likelihood):
         self.density = density
         # A few hundred samples give mean and variance of the noise; they are drawn once.
         self.draws = density.sample(256) if draws is None else draws
+        check_tensor("draws", self.draws)
         if self.draws.shape[1:] != y.shape[1:]:
             raise InputError(
                 f"the noise density draws {tuple(self.draws.shape[1:])}, but y has {tuple(y.shape[1:])}; "

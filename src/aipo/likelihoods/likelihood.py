@@ -16,8 +16,17 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from aipo.basics.arrays import Images, Measurements, PerImage, as_per_image, expand, per_image_sum
+from aipo.basics.arrays import (
+    Images,
+    Measurements,
+    PerImage,
+    as_per_image,
+    check_tensor,
+    expand,
+    per_image_sum,
+)
 from aipo.basics.errors import InputError
+from aipo.likelihoods.checks import check_measurements
 from aipo.operators import Composition, Identity, LinearOperator, Operator, simplest
 
 
@@ -46,7 +55,7 @@ class Likelihood(ABC):
         y: measurements, (B, *operator.measurement_shape).
 
     Raises:
-        InputError: y of another shape, empty, or not finite.
+        InputError: y is no tensor, of another shape, empty, not of floating-point numbers, or not finite.
     """
 
     shared: ClassVar[tuple[str, ...]] = ()
@@ -55,15 +64,7 @@ class Likelihood(ABC):
     rough: ClassVar[bool] = False
 
     def __init__(self, operator: Operator, y: Measurements):
-        if tuple(y.shape[1:]) != tuple(operator.measurement_shape) or len(y) == 0:
-            raise InputError(
-                f"y has shape {tuple(y.shape)}, but {type(operator).__name__} measures (B, "
-                f"{', '.join(map(str, operator.measurement_shape))}); measure with the same operator"
-            )
-        if not y.is_floating_point() or not bool(torch.isfinite(y).all()):
-            raise InputError(
-                f"y must be finite floating-point numbers, got {y.dtype} with NaN, infinity or integers"
-            )
+        check_measurements(operator, y)
         self.operator = operator
         self.y = y
 
@@ -233,6 +234,7 @@ def measure(
     operator: Operator, x: Images, sigma: float | Tensor, generator: torch.Generator | None = None
 ) -> Gaussian:
     """Simulate y = A x + e and return its Gaussian likelihood."""
+    check_tensor("x", x)
     clean = operator(x)
     return Gaussian(operator, add_noise(clean, positive("sigma", sigma, clean), generator), sigma)
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from aipo.basics.arrays import Images, Measurements, PerImage, expand, per_image_sum
+from aipo.basics.arrays import Images, Measurements, PerImage, check_tensor, expand, per_image_sum
 from aipo.basics.errors import InputError
 from aipo.likelihoods.likelihood import Gaussian, Likelihood, Stein, standard_normal
 from aipo.operators import Filter, Identity, Operator
@@ -27,6 +27,7 @@ class Heteroscedastic(Likelihood):
 
     def __init__(self, operator: Operator, y: Measurements, sigma: Tensor):
         super().__init__(operator, y)
+        check_tensor("sigma", sigma)
         fits = sigma.shape in (y.shape, y.shape[1:])
         if not fits or not bool(((sigma > 0) & torch.isfinite(sigma)).all()):
             raise InputError(
@@ -82,6 +83,7 @@ class Coloured(Likelihood):
 
     def __init__(self, operator: Operator, y: Measurements, spectrum: Tensor):
         super().__init__(operator, y)
+        check_tensor("spectrum", spectrum)
         fits = len(y.shape) >= 3 and spectrum.shape == y.shape[-2:]
         if not fits or not bool(((spectrum > 0) & torch.isfinite(spectrum)).all()):
             raise InputError(
