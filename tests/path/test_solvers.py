@@ -141,7 +141,7 @@ def test_adam_is_torch_adam(problem):
 def dense_inverse_hessian(state: LBFGSState, image: int, metric: Tensor) -> Tensor:
     """Nocedal & Wright, equation 6.17, from the pairs that the state remembers."""
     pairs = [
-        (state.steps[i, image], state.changes[i, image])
+        (state.steps[i][image], state.changes[i][image])
         for i in range(len(state.steps))
         if state.curvature[i, image] > 0
     ]

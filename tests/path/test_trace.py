@@ -1,5 +1,7 @@
 """The path: predictors, the judge's verdicts, deformed priors, and its end against the closed form."""
 
+import gc
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -28,6 +30,8 @@ from aipo.path.problem import PLAIN, Deformation, Problem, Terms, reweighted, we
 from aipo.path.schedules import paper, smoothing
 from aipo.path.solvers.descent import Adam, GradientDescent
 from aipo.path.solvers.lbfgs import LBFGS
+from aipo.path.solvers.newton import NewtonCG
+from aipo.path.solvers.solver import Metric, Point
 from aipo.path.trace import Trace
 from aipo.reconstruction.follow import trace
 
@@ -397,3 +401,73 @@ def test_a_retired_image_stays_retired_after_resuming(tmp_path):
     resumed.resume(tmp_path / "trace.safetensors")
     last = list(resumed)[-1]
     assert last.weight.tolist() == [0.0, 1.0, 1.0]
+
+
+# What a path keeps.
+
+
+class Watched(Parabolas):
+    """Counts the tensors of its pictures' shape that are alive at every twelfth evaluation."""
+
+    def __init__(self):
+        y = torch.rand(2, 1, 5, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        super().__init__(y, torch.tensor([0.5, 4.0], dtype=torch.float64))
+        self.most, self.places = 0, []
+
+    def terms(self, x: Tensor, indices: Tensor, deformation: Deformation = PLAIN) -> Terms:
+        self.places.append(x[:, 0, 0, 0].tolist())
+        if len(self.places) % 12 == 0:  # it takes a while
+            alive = sum(type(o) is Tensor and o.shape[1:] == x.shape[1:] for o in gc.get_objects())
+            self.most = max(self.most, alive)
+        return super().terms(x, indices, deformation)
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [GradientDescent(1e-3), Adam(1e-4), NewtonCG(smallest_step=1e-30), LBFGS(memory=3)],
+    ids=lambda solver: type(solver).__name__,
+)
+def test_what_a_path_keeps_does_not_grow_with_its_evaluations(solver):
+    """A point that is kept holds four tensors, so points kept from 11 evaluations more would be 44."""
+
+    def most(evaluations: int, weights: int) -> int:
+        model = Watched()
+        rising = tuple(0.1 * k for k in range(1, weights + 1))
+        for _ in Trace(model.problem(), PathOptions(rising, cold, solver, evaluations, 0.0)):
+            pass  # states are the result, and the caller's to keep
+        return model.most
+
+    assert 0 < most(24, 4) < most(13, 2) + 12
+
+
+class Told(GradientDescent):
+    """Remembers at which places of the first image it was told that the path had been."""
+
+    history = 40
+
+    def __init__(self, told: list[list[float]]):
+        super().__init__(1e-3)
+        object.__setattr__(self, "told", told)
+
+    def init(self, point: Point, metric: Metric, history: Iterable[Point] = ()):
+        self.told.append([float(place.x[0, 0, 0, 0]) for place in history])  # type: ignore[attr-defined]
+        return super().init(point, metric)
+
+
+def test_a_solver_is_told_of_as_many_places_as_it_asks_for():
+    told: list[list[float]] = []
+    model = Watched()
+    options = PathOptions((0.0, 0.5, 1.0, 1.5), warm, Told(told), 30, 0.0)
+    list(Trace(model.problem(), options))
+    visited = [place[0] for place in model.places]
+    assert [len(places) for places in told] == [0, 31, 40]
+    assert told[1] == visited[:31] and told[2] == visited[21:61]
+    assert (LBFGS(memory=40).history, Adam().history) == (40, 0)
+
+
+def test_of_another_prior_energy_a_solver_is_told_nothing():
+    told: list[list[float]] = []
+    options = replace(DEFORMED, solver=Told(told))
+    assert len(set(options.deformations)) == len(options.deformations)
+    list(Trace(curved_problem(), options))
+    assert told == [[]] * len(told) and len(told) > 1

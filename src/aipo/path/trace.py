@@ -7,7 +7,6 @@ Source: Liu, Yang, Zhang & Lei 2023 (AIPO), algorithm 1. Its own choices are the
 """
 
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -22,9 +21,7 @@ from aipo.path.solvers.minimise import Solution, minimise
 from aipo.path.solvers.solver import Point
 from aipo.path.state import State
 from aipo.path.step_control import StepControl
-
-# Points of the path kept, so that the solver learns its curvature at a new λ from what it saw at others.
-VISITED = 11
+from aipo.path.visited import Visited
 
 
 class Trace(Iterator[State]):
@@ -43,7 +40,7 @@ class Trace(Iterator[State]):
         self.copies = copies
         self._index = 0
         self._point: Point | None = None
-        self._visited: list[Point] = []
+        self._visited = Visited(options.solver.history)
         self._weight: PerImage | None = None
         self._ratio: PerImage | None = None
         self._before: tuple[Tensor, PerImage] | None = None
@@ -93,10 +90,10 @@ class Trace(Iterator[State]):
             tensors["ratio"] = self._ratio
         if self._before is not None:
             tensors |= {"before.x": self._before[0], "before.weight": self._before[1]}
-        for number, point in enumerate([self._point, *self._visited]):
-            fields = {"x": point.x, "value": point.value, "gradient": point.gradient, **point.info}
-            tensors |= {f"{number}.{name}": tensor for name, tensor in fields.items()}
-        metadata = {"index": self._index, "points": 1 + len(self._visited), "options": _text(self.options)}
+        fields = {"x": self._point.x, **self._point.info}
+        tensors |= {f"point.{name}": tensor for name, tensor in fields.items()}
+        tensors |= {f"visited.{name}": tensor for name, tensor in self._visited.tensors().items()}
+        metadata = {"index": self._index, "options": _text(self.options)}
         save_tensors(Path(path), tensors, metadata)
 
     def resume(self, path: str | Path) -> None:
@@ -108,17 +105,20 @@ class Trace(Iterator[State]):
         tensors, metadata = load_tensors(Path(path))
         if metadata.get("options") != _text(self.options):
             raise CheckpointError(f"{path} is of a path with other options; use the ones it was saved with")
-        points = [_restored(tensors, number) for number in range(metadata["points"])]
+        like = self.problem.start(tensors["weight"][:1])
+        fields = _within("point", tensors)
+        point = weighted(fields.pop("x"), Terms(**fields), tensors["weight"])
         self._deformation = _deformation(self.options, metadata["index"] - 1)
-        self._check(points[0], tensors["weight"], path)
-        self._point, self._visited, self._index = points[0], points[1:], metadata["index"]
+        self._check(point, like, path)
+        self._point, self._index = point, metadata["index"]
+        self._visited.restore(_within("visited", tensors))
         self._weight, self._evaluations = tensors["weight"], tensors["evaluations"]
         self._active, self._ratio = tensors["active"], tensors.get("ratio")
         self._before = (tensors["before.x"], tensors["before.weight"]) if "before.x" in tensors else None
 
-    def _check(self, point: Point, weight: PerImage, path: str | Path) -> None:
+    def _check(self, point: Point, like: Tensor, path: str | Path) -> None:
         """The same place must have the same energies, or it is another problem's."""
-        same = point.x.shape == self.problem.start(weight[:1]).shape
+        same = point.x.shape == like.shape
         if same:
             terms = self._terms(point.x, torch.arange(len(point.x), device=point.x.device))
             pairs = ((terms.data, point.info["data"]), (terms.prior, point.info["prior"]))
@@ -131,7 +131,7 @@ class Trace(Iterator[State]):
         self._stale = deformation != self._deformation
         self._deformation = deformation
         if self._stale:
-            self._visited = []
+            self._visited = Visited(self._visited.size)
 
     def _begin(self, target: float) -> State:
         first = self.problem.start(torch.tensor([target]))
@@ -159,7 +159,7 @@ class Trace(Iterator[State]):
         weight = torch.where(self._active, as_per_image(target, self._weight), self._weight)
         accepted = [*([] if self._before is None else [self._before]), (self._point.x, self._weight)]
         predicted = self.options.predictor(self.problem, accepted, weight)
-        fallback = reweighted(self._point, weight)
+        self._point = fallback = reweighted(self._point, weight)
         if predicted is self._point.x and not self._stale:
             return self._correct(fallback, weight)
         return self._correct(self._evaluate(predicted, weight, self._active, fallback), weight)
@@ -174,15 +174,24 @@ class Trace(Iterator[State]):
             allowed,
             self.options.tolerance,
             self._active,
-            [reweighted(point, weight) for point in self._visited],
+            self._visited.at(weight),
+            self._visited.add if self._teaches() else lambda point: None,
         )
-        for point in solution.visited:
-            self._visited = _remember(self._visited, point)
         self._evaluations = self._evaluations + solution.evaluations
         accepted = solution.point.finite() & (solution.status != Status.DIVERGED)
         if self.options.control is not None:
             accepted = self._adapt(self.options.control, solution, weight, accepted, allowed)
         return self._advance(solution.point, weight, solution.decrement, solution.status, accepted)
+
+    def _teaches(self) -> bool:
+        """Whether the next point of the path can learn from what is seen at this one."""
+        following = self._index + 1
+        if self.options.control is not None:
+            return True
+        return (
+            following < len(self.options.weights)
+            and _deformation(self.options, following) == self._deformation
+        )
 
     def _allowed(self) -> Tensor:
         """Evaluations of each image for the next correction."""
@@ -263,15 +272,7 @@ def _text(options: PathOptions) -> str:
     return str(fields)
 
 
-def _restored(tensors: dict[str, Tensor], number: int) -> Point:
-    prefix = f"{number}."
-    fields = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-    return Point(fields.pop("x"), fields.pop("value"), fields.pop("gradient"), fields)
-
-
-def _remember(visited: list[Point], point: Point) -> list[Point]:
-    """The last points where each image was, so that what one image spends pushes out no other's points."""
-    if not visited:
-        return [point] * VISITED
-    moved = (point.x != visited[-1].x).flatten(1).any(1)
-    return [newer.where(moved, older) for older, newer in pairwise([*visited, point])]
+def _within(group: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a group, by their names in it."""
+    prefix = f"{group}."
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

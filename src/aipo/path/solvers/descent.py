@@ -1,6 +1,6 @@
 """Plain steps: gradient descent (the paper's corrector) and Adam."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,9 +27,11 @@ class GradientDescent:
         step: η, in units of the metric; 1 is a Newton step where the metric is the inverse Hessian.
     """
 
+    history = 0  # it learns from no point before its start
+
     step: float = 0.5
 
-    def init(self, point: Point, metric: Metric, history: Sequence[Point] = ()) -> DescentState:
+    def init(self, point: Point, metric: Metric, history: Iterable[Point] = ()) -> DescentState:
         direction = -metric(point.gradient)
         status = torch.where(point.finite(), int(Status.RUNNING), int(Status.DIVERGED))
         return DescentState(point, direction, -0.5 * dot(point.gradient, direction), status)
@@ -62,11 +64,13 @@ class Adam:
         rate: learning rate, in units of x.
     """
 
+    history = 0  # it learns from no point before its start
+
     rate: float = 0.01
     mean_decay: float = 0.9
     square_decay: float = 0.999
 
-    def init(self, point: Point, metric: Metric, history: Sequence[Point] = ()) -> AdamState:
+    def init(self, point: Point, metric: Metric, history: Iterable[Point] = ()) -> AdamState:
         status = torch.where(point.finite(), int(Status.RUNNING), int(Status.DIVERGED))
         zeros = torch.zeros_like(point.x)
         decrement = 0.5 * dot(point.gradient, metric(point.gradient))

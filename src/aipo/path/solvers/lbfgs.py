@@ -1,9 +1,9 @@
 """Limited-memory BFGS per image, with a metric: the engine's corrector."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import torch
 from torch import Tensor
@@ -15,16 +15,19 @@ from aipo.path.solvers.solver import Metric, Point
 
 @dataclass(frozen=True)
 class LBFGSState:
-    """`steps`, `changes`, `metric_changes` hold s, y and H₀y of the last pairs, (M, B, n); newest last."""
+    """`steps`, `changes`, `metric_changes` hold s, y and H₀y of the last M pairs, (B, n) each; newest last.
+
+    `curvature` is sᵀy of each, (M, B), 0 for a place that is empty.
+    """
 
     point: Point
     metric_gradient: Tensor
     direction: Tensor
     slope: PerImage
     step: PerImage
-    steps: Tensor
-    changes: Tensor
-    metric_changes: Tensor
+    steps: tuple[Tensor, ...]
+    changes: tuple[Tensor, ...]
+    metric_changes: tuple[Tensor, ...]
     curvature: Tensor
     decrement: PerImage
     status: Tensor
@@ -49,9 +52,12 @@ class LBFGS:
     smallest_step: float = 1e-4
     first_step: float = float("inf")
 
-    def init(self, point: Point, metric: Metric, history: Sequence[Point] = ()) -> LBFGSState:
-        n = point.gradient[0].numel()
-        empty = point.gradient.new_zeros(self.memory, len(point.x), n)
+    @property
+    def history(self) -> int:
+        return self.memory  # and the start: as many pairs
+
+    def init(self, point: Point, metric: Metric, history: Iterable[Point] = ()) -> LBFGSState:
+        empty = (torch.zeros_like(point.gradient).flatten(1),) * self.memory
         state = LBFGSState(
             point=point,
             metric_gradient=metric(point.gradient),
@@ -61,12 +67,12 @@ class LBFGS:
             steps=empty,
             changes=empty,
             metric_changes=empty,
-            curvature=empty[:, :, 0],
+            curvature=point.value.new_zeros(self.memory, len(point.x)),
             decrement=point.value,
             status=torch.where(point.finite(), int(Status.RUNNING), int(Status.DIVERGED)),
         )
         # Pair by pair: a product of many rows rounds otherwise than one of a few.
-        for before, after in pairwise([*history, point][-self.memory - 1 :]):
+        for before, after in pairwise(chain(history, (point,))):
             change = after.gradient - before.gradient
             state = self._learn(state, after.x - before.x, change, metric(change), after.finite())
         state = replace(state, decrement=0.5 * dot(point.gradient, state.metric_gradient))
@@ -138,16 +144,22 @@ class LBFGS:
         curvature = (s * y).sum(1)
         keep = known & (curvature > 1e-8 * s.norm(dim=1) * y.norm(dim=1))
 
-        def push(history: Tensor, new: Tensor) -> Tensor:
-            shifted = torch.cat((history[1:], new[None]))
-            return torch.where(keep.reshape(1, -1, *[1] * (history.ndim - 2)), shifted, history)
+        learnt = int(keep.sum())
+        if learnt == 0:
+            return state
+
+        def push(history: tuple[Tensor, ...], new: Tensor) -> tuple[Tensor, ...]:
+            shifted = (*history[1:], new)
+            if learnt == len(keep):  # nothing is copied
+                return shifted
+            return tuple(torch.where(expand(keep, a), a, b) for a, b in zip(shifted, history, strict=True))
 
         return replace(
             state,
             steps=push(state.steps, s),
             changes=push(state.changes, y),
             metric_changes=push(state.metric_changes, hy),
-            curvature=push(state.curvature, curvature),
+            curvature=torch.stack(push(state.curvature.unbind(), curvature)),
         )
 
     def _search_direction(self, state: LBFGSState) -> LBFGSState:
@@ -157,14 +169,15 @@ class LBFGS:
         q = state.point.gradient.flatten(1)
         r = state.metric_gradient.flatten(1)
         coefficients = torch.zeros_like(rho)
-        for i in reversed(range(self.memory)):
+        filled = valid.any(1).nonzero().squeeze(1).tolist()
+        for i in reversed(filled):
             coefficients[i] = rho[i] * (state.steps[i] * q).sum(1)
             q = q - coefficients[i][:, None] * state.changes[i]
             r = r - coefficients[i][:, None] * state.metric_changes[i]
         newest = (state.changes[-1] * state.metric_changes[-1]).sum(1)
         scale = torch.where(valid[-1] & (newest > 0), state.curvature[-1] / newest, torch.ones_like(newest))
         r = scale[:, None] * r
-        for i in range(self.memory):
+        for i in filled:
             beta = rho[i] * (state.changes[i] * r).sum(1)
             r = r + (coefficients[i] - beta)[:, None] * state.steps[i]
         known = valid.any(0)

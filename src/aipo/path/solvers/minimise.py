@@ -3,7 +3,7 @@
 Images that are finished are no longer evaluated, so an easy image of a batch costs what it costs alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,14 +26,12 @@ class Solution:
         decrement: (B,) nats that the metric predicts could still be gained there.
         evaluations: (B,) value-and-gradient evaluations spent here, the start's excluded.
         status: (B,) integers of `Status`; RUNNING never occurs.
-        visited: the points accepted on the way, the start first and the end last.
     """
 
     point: Point
     decrement: PerImage
     evaluations: Tensor
     status: Tensor
-    visited: list[Point]
 
 
 def minimise(
@@ -44,7 +42,8 @@ def minimise(
     evaluations: int | Tensor,
     tolerance: float,
     active: Tensor,
-    history: Sequence[Point] = (),
+    history: Iterable[Point] = (),
+    visit: Callable[[Point], None] = lambda point: None,
 ) -> Solution:
     """Run a solver from an evaluated start until the evaluations or the expected gain run out.
 
@@ -54,9 +53,12 @@ def minimise(
         evaluations: budget per image, one number or (B,).
         tolerance: nats; an image whose predicted decrease falls below it has converged.
         active: (B,) bool; the others are left where they are.
-        history: points of the same energy visited before, from which the solver may learn its curvature.
+        history: points of the same energy visited before, oldest first, from which the solver may learn its
+            curvature.
+        visit: called with the start and with every point that was accepted; nothing here keeps them.
     """
-    state, visited = solver.init(start, metric, history), [start]
+    state = solver.init(start, metric, history)
+    visit(start)
     spent = torch.zeros(len(start.x), dtype=torch.long, device=start.x.device)
     best, decrement = start, state.decrement
     while True:
@@ -65,10 +67,11 @@ def minimise(
         indices = running.nonzero().squeeze(1)
         if len(indices) == 0:
             break
-        trial = state.point.put(indices, energy(solver.propose(state)[indices], indices))
+        found = energy(solver.propose(state)[indices], indices)
+        trial = found if len(indices) == len(start.x) else state.point.put(indices, found)
         updated = solver.update(state, trial, metric)
         state = _keep_idle(updated, state, running)
-        visited.append(state.point)
+        visit(state.point)
         # Not every solver descends: plain steps that are too long climb, and Adam overshoots.
         lower = state.point.value <= best.value
         best = state.point.where(lower, best)
@@ -77,7 +80,7 @@ def minimise(
     converged = (state.status == Status.RUNNING) & (state.decrement <= tolerance)
     status = torch.where(converged, int(Status.CONVERGED), state.status)
     status = torch.where(status == Status.RUNNING, int(Status.BUDGET), status)
-    return Solution(best, decrement, spent, status, visited)
+    return Solution(best, decrement, spent, status)
 
 
 def _keep_idle(updated, state, running: PerImage):

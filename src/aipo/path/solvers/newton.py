@@ -1,7 +1,7 @@
 """Newton's method per image, its step found by conjugate gradients in a metric."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -51,13 +51,15 @@ class NewtonCG:
     Source: Nocedal & Wright 2006, algorithm 7.1 and equation 8.20.
     """
 
+    history = 0  # it learns from no point before its start
+
     products: int = 20
     accuracy: float = 0.3
     difference: float = 1e-4
     sufficient: float = 1e-4
     smallest_step: float = 1e-4
 
-    def init(self, point: Point, metric: Metric, history: Sequence[Point] = ()) -> NewtonState:
+    def init(self, point: Point, metric: Metric, history: Iterable[Point] = ()) -> NewtonState:
         status = torch.where(point.finite(), int(Status.RUNNING), int(Status.DIVERGED))
         return self._model(point, metric(point.gradient), status)
 

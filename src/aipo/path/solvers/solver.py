@@ -6,7 +6,7 @@ there. Each proposal costs exactly one evaluation, and every image has its own s
 so the result for an image does not depend on its batch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -42,6 +42,9 @@ class Point:
         def pick(a: Tensor, b: Tensor) -> Tensor:
             return torch.where(expand(mask, a), a, b)
 
+        chosen = int(mask.sum())
+        if chosen in (0, len(mask)):  # nothing is copied
+            return self if chosen else other
         info = {name: pick(value, other.info[name]) for name, value in self.info.items()}
         return Point(
             pick(self.x, other.x), pick(self.value, other.value), pick(self.gradient, other.gradient), info
@@ -79,8 +82,13 @@ class SolverState(Protocol):
 class Solver(Protocol):
     """See the module's text."""
 
-    def init(self, point: Point, metric: Metric, history: Sequence[Point]) -> Any:
-        """A state at `point`; `history` holds points of the same energy visited before, oldest first."""
+    @property
+    def history(self) -> int:
+        """How many of the points visited before `init` learns from; 0 where it looks at none."""
+        ...
+
+    def init(self, point: Point, metric: Metric, history: Iterable[Point] = ()) -> Any:
+        """A state at `point`; `history` yields points of the same energy visited before, oldest first."""
         ...
 
     def propose(self, state: Any) -> Tensor: ...
