@@ -19,11 +19,16 @@ from closed_form import (
     minimiser,
     relative,
 )
+from elsewhere import elsewhere
 from path_problems import Parabolas, between, curved_problem, parabolas
+from random_flows import make, rand
 from torch import Tensor
 
 from aipo import priors
 from aipo.basics.errors import CheckpointError, InputError, Status
+from aipo.gaussian import StationaryGaussian
+from aipo.likelihoods import measure
+from aipo.operators import Identity
 from aipo.path.options import PathOptions
 from aipo.path.predictors import cold, secant, shifted, warm
 from aipo.path.problem import PLAIN, Deformation, Problem, Terms, reweighted, weighted
@@ -33,6 +38,7 @@ from aipo.path.solvers.lbfgs import LBFGS
 from aipo.path.solvers.newton import NewtonCG
 from aipo.path.solvers.solver import Metric, Point
 from aipo.path.trace import Trace
+from aipo.priors import FlowPrior
 from aipo.reconstruction.follow import trace
 
 operators = pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
@@ -401,6 +407,31 @@ def test_a_retired_image_stays_retired_after_resuming(tmp_path):
     resumed.resume(tmp_path / "trace.safetensors")
     last = list(resumed)[-1]
     assert last.weight.tolist() == [0.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("there_first", [False, True], ids=["from-here", "from-there"])
+def test_a_saved_trace_goes_on_on_another_device(there_first, tmp_path):
+    """Its file holds no device; the problem's is where it goes on."""
+    path, options = tmp_path / "trace.safetensors", replace(SAVED, predictor=secant)
+
+    def on(device: str) -> Trace:
+        prior = FlowPrior(make("glow", "fixed", 3, 1, (8, 8)), StationaryGaussian.fit(rand(8, 3, 8, 8)), {})
+        likelihood = measure(Identity((3, 8, 8)), rand(2, 3, 8, 8), 0.1, torch.Generator().manual_seed(0))
+        return trace(likelihood.to(device), prior.to(device), options)
+
+    whole = list(on("cpu"))
+    with elsewhere() as device:
+        first, second = (device, "cpu") if there_first else ("cpu", device)
+        begun, resumed = on(first), on(second)
+        for _ in range(3):
+            next(begun)
+        begun.save(path)
+        resumed.resume(path)
+        rest = list(resumed)
+        assert all(state.x.device.type == second for state in rest)
+        pictures = [state.x.cpu() for state in rest]
+    for picture, state in zip(pictures, whole[3:], strict=True):
+        assert torch.allclose(picture, state.x, rtol=0, atol=1e-6)
 
 
 # What a path keeps.

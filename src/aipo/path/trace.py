@@ -106,6 +106,7 @@ class Trace(Iterator[State]):
         if metadata.get("options") != _text(self.options):
             raise CheckpointError(f"{path} is of a path with other options; use the ones it was saved with")
         like = self.problem.start(tensors["weight"][:1])
+        tensors = {name: tensor.to(like.device) for name, tensor in tensors.items()}
         fields = _within("point", tensors)
         point = weighted(fields.pop("x"), Terms(**fields), tensors["weight"])
         self._deformation = _deformation(self.options, metadata["index"] - 1)
