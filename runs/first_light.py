@@ -36,7 +36,7 @@ from aipo.path.options import PathOptions
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruction.reconstruct import reconstruct
 from aipo.reconstruction.result import Reconstruction
-from aipo.selection.defaults import automatic
+from aipo.selection.defaults import path_to_minima
 
 COUNT = 12
 PLAIN_TV = "TV in RGB"
@@ -123,7 +123,7 @@ def run(case: Case, file: Path) -> None:
 
 def fixed_weights(case: Case, prior: FlowPrior, spent: int) -> dict[str, PathOptions]:
     """The conventional method with the metrics that aipo has for the task, at as many evaluations."""
-    usual = automatic(case.likelihood.operator, prior)
+    usual = path_to_minima(case.likelihood.operator, prior)
     fixed = replace(usual, weights=(1.0,), evaluations=spent - 1, tolerance=0.0)
     if isinstance(case.likelihood.operator, Mask):
         return {FIXED: fixed, PLAIN_FIXED: replace(fixed, metric="surrogate", stiffness=1.0)}

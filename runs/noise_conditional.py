@@ -35,7 +35,7 @@ from aipo.operators import GaussianSensing, Identity, LinearOperator, block_mask
 from aipo.path.schedules import smoothing
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruction.reconstruct import reconstruct
-from aipo.selection.defaults import automatic
+from aipo.selection.defaults import path_to_minima
 
 COUNT = 6
 RANGE = (0.002, 1.0)
@@ -212,7 +212,7 @@ def judge(prior: FlowPrior, x: Tensor) -> dict[str, list[float]]:
     for name, likelihood in (easy(x) | hard(x)).items():
         found[f"{name}, auto"] = psnr(reconstruct(likelihood, prior).image, x).tolist()
     for name, likelihood in hard(x).items():
-        options = replace(automatic(likelihood.operator, prior), weights=(1.0,), evaluations=104)
+        options = replace(path_to_minima(likelihood.operator, prior), weights=(1.0,), evaluations=104)
         found[f"{name}, λ = 1"] = psnr(reconstruct(likelihood, prior, 1.0, options).image, x).tolist()
     for noise in NOISES:
         noisy = x + noise * torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
@@ -253,7 +253,7 @@ def one_step(prior: ConditionalPrior, x: Tensor) -> dict[str, list[float]]:
 def smoothed(prior: ConditionalPrior, x: Tensor) -> dict[str, list[float]]:
     found = {}
     for name, likelihood in hard(x).items():
-        usual = automatic(likelihood.operator, prior)
+        usual = path_to_minima(likelihood.operator, prior)
         path = smoothing(tau=0.3, count=12, steps=8)
         options = replace(path, solver=usual.solver, metric=usual.metric, stiffness=usual.stiffness)
         found[f"{name}, smoothing"] = psnr(reconstruct(likelihood, prior, 1.0, options).image, x).tolist()

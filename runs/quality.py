@@ -27,7 +27,7 @@ from aipo.likelihoods import Gaussian, measure
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask, block_mask
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruction.reconstruct import reconstruct
-from aipo.selection.defaults import automatic
+from aipo.selection.defaults import path_to_minima
 
 COUNT = 6
 
@@ -73,7 +73,7 @@ def compare(likelihood: Gaussian, prior: FlowPrior, x: Images) -> dict[str, Any]
     oracle = torch.stack([psnr(state.x, x) for state in found.path]).max(0).values
     single = torch.stack([state.x for state in found.path])[found.chosen, torch.arange(len(x))]
     spent = int(found.evaluations.float().mean())
-    usual = automatic(likelihood.operator, prior)
+    usual = path_to_minima(likelihood.operator, prior)
     options = replace(usual, weights=(1.0,), evaluations=spent - 1, tolerance=0.0)
     fixed = reconstruct(likelihood, prior, 1.0, options)
     return {

@@ -35,7 +35,7 @@ from aipo.path.solvers.lbfgs import LBFGS
 from aipo.path.state import State
 from aipo.path.trace import Trace
 from aipo.priors import FlowPrior, load_prior
-from aipo.selection.defaults import automatic
+from aipo.selection.defaults import path_to_minima
 
 STARTS = ("grey", "random", "null space", "A⁺y", "surrogate")
 
@@ -103,7 +103,7 @@ def compare(likelihood: Gaussian, prior: FlowPrior) -> dict[str, dict[str, State
 
 def path(likelihood: Gaussian, prior: FlowPrior, start: Images) -> State:
     """The engine's path to λ = 1, begun somewhere else."""
-    options = ending(automatic(likelihood.operator, prior), 1.0)
+    options = ending(path_to_minima(likelihood.operator, prior), 1.0)
     problem = objective(likelihood, prior, metric=options.metric)
     exact = objective(likelihood, prior)
     first = next(weight for weight in options.weights if weight > 0)

@@ -9,14 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from aipo.basics.arrays import Images
-from aipo.basics.errors import InputError
 from aipo.basics.quality import psnr
 from aipo.likelihoods import Likelihood
 from aipo.path.options import PathOptions
 from aipo.posterior.langevin import LangevinOptions
 from aipo.priors import FlowPrior
-from aipo.reconstruction.reconstruct import Watch, Weight, reconstruct
+from aipo.reconstruction.follow import Watch
+from aipo.reconstruction.reconstruct import reconstruct
 from aipo.reconstruction.result import Reconstruction
+from aipo.selection.plans import Weight
 
 View = Callable[[Images], Images]
 
@@ -81,9 +82,8 @@ def restore(
         options, watch, chain: as for `reconstruct`.
 
     Raises:
-        InputError: the prior is for other pictures than the measurement's.
+        InputError: likelihood and prior do not fit each other.
     """
-    check_fit(likelihood.operator.shape, prior, name)
     started = time.perf_counter()
     result = reconstruct(likelihood, prior, weight, options, watch, chain)
     seconds = time.perf_counter() - started
@@ -104,28 +104,6 @@ def restore(
         sigma=float(likelihood.noise_level[0]),
     )
     return record, result
-
-
-def check_fit(shape: tuple[int, int, int], prior: FlowPrior, name: str) -> None:
-    """Refuse a picture that the prior knows nothing about.
-
-    Raises:
-        InputError: other channels or another size.
-    """
-    channels, height, width = prior.shape
-    wanted = " × ".join("any" if side is None else str(side) for side in prior.shape)
-    if channels != shape[0]:
-        colour = {1: "grey", 3: "colour"}
-        remedy = "convert the picture or choose another prior with --prior (see aipo priors)"
-        raise InputError(
-            f"{name} is a {colour.get(shape[0], f'{shape[0]}-channel')} picture, the prior is for "
-            f"{colour.get(channels, f'{channels}-channel')} ones; {remedy}"
-        )
-    if (height is not None and height != shape[1]) or (width is not None and width != shape[2]):
-        raise InputError(
-            f"{name} is {' × '.join(map(str, shape))}, the prior is for {wanted}; resize the picture or "
-            "choose a prior for any size (see aipo priors)"
-        )
 
 
 def _quality(image: Images, truth: Images | None) -> float | None:

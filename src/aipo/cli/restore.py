@@ -13,7 +13,7 @@ from skimage.restoration import estimate_sigma
 from aipo.basics.arrays import Images
 from aipo.basics.devices import usable
 from aipo.basics.errors import AipoError, InputError
-from aipo.cli.record import Record, check_fit, restore
+from aipo.cli.record import Record, restore
 from aipo.cli.report import pictures_of, prepare_folder, write_pictures, write_summary
 from aipo.flows import Precision
 from aipo.flows.training.data import PICTURE_SUFFIXES
@@ -24,7 +24,8 @@ from aipo.operators import Grey, Identity, LinearOperator, Mask, Operator
 from aipo.path.state import State
 from aipo.posterior.langevin import Draw, LangevinOptions
 from aipo.priors import FlowPrior, load_prior
-from aipo.reconstruction.reconstruct import Weight
+from aipo.priors.checks import check_pictures
+from aipo.selection.plans import Weight
 
 # A picture of 8 bits is never cleaner than its rounding, 1/(255·√12).
 SMALLEST_SIGMA = 1 / 255 / 12**0.5
@@ -84,6 +85,11 @@ def restore_files(
     Returns:
         The records, and one sentence per file that failed.
     """
+    if options.sigma is not None and options.sigma > 1:
+        raise InputError(
+            f"--sigma {options.sigma:g} is more than pictures in [0, 1] have room for; a noise of "
+            f"{options.sigma:g} of 255 is --sigma {options.sigma / 255:.3g}"
+        )
     names = _names(files)
     _check_kept(files, names, Path(out), options)
     folder = prepare_folder(out)
@@ -118,7 +124,7 @@ def _restore_file(
         )
     task, likelihood = load_measurement(file) if _is_measurement(file) else _picture(file, options)
     seen = _seen(likelihood.operator, prior)
-    check_fit(seen.shape, prior, file)
+    check_pictures(seen, prior, file)
     if isinstance(seen, Grey):
         likelihood = likelihood.through(seen)
     likelihood = likelihood.to(options.device)

@@ -1,4 +1,4 @@
-"""aipo as deepinv sees it: a `Reconstructor`, and a prior for its optimisation and sampling."""
+"""aipo for deepinv: a `Reconstructor`, and a prior for deepinv's optimisation and sampling."""
 
 from typing import Any
 
@@ -16,7 +16,8 @@ from aipo.operators import LinearOperator, Stack
 from aipo.path.options import PathOptions
 from aipo.posterior.langevin import LangevinOptions
 from aipo.priors import Prior
-from aipo.reconstruction.reconstruct import Weight, reconstruct
+from aipo.reconstruction.reconstruct import reconstruct
+from aipo.selection.plans import Weight
 
 dinv = load()
 
@@ -28,11 +29,11 @@ def from_deepinv(physics: Any, y: Any, shape: tuple[int, int, int] | None = None
         physics: a `deepinv.physics.Physics` with a noise model; its parameters are taken as they are now.
         y: (B, ...) as the physics gives it, a tensor or a list of tensors.
         shape: (C, H, W) of the picture, where neither `A_adjoint` nor `img_size` tells it. MRI measures
-            complex pictures, two channels; with one channel here the picture is real.
+            complex pictures of two channels; with one channel here the picture is real.
 
     Raises:
-        InputError: a noise model without a density, a sensor model, parameters that differ from image to
-            image, or a physics for something else than pictures (B, C, H, W).
+        InputError: the noise model has no density, there is a sensor model, parameters differ from image to
+            image, or the physics is not for pictures (B, C, H, W).
     """
     if isinstance(physics, dinv.physics.StackedPhysics):
         return _stacked(
@@ -43,7 +44,7 @@ def from_deepinv(physics: Any, y: Any, shape: tuple[int, int, int] | None = None
 
 
 def _stacked(parts: list[Likelihood]) -> Likelihood:
-    """Several instruments with Gaussian noise, as one."""
+    """Several instruments with Gaussian noise as one likelihood."""
     operators = [part.operator for part in parts if isinstance(part.operator, LinearOperator)]
     noises = [part.sigma for part in parts if isinstance(part, Gaussian)]
     if len(noises) < len(parts) or len(operators) < len(parts):
@@ -56,14 +57,14 @@ def _stacked(parts: list[Likelihood]) -> Likelihood:
 
 
 class Reconstructor(dinv.models.Reconstructor):
-    """Restores what a physics measured; the noise model of the physics tells the noise.
+    """Restores pictures from the measurements of a physics, whose noise model describes the noise.
 
     Args:
         prior: density of pictures.
-        weight: λ or how it is chosen, see `aipo.reconstruct`.
+        weight: λ, or how it is chosen; see `aipo.reconstruct`.
         options: how the path is followed, by default as `aipo.reconstruct` does.
-        shape: (C, H, W) of the picture, where the physics does not tell it, see `from_deepinv`.
-        chain: how the chain of the posterior mean is run, `weight="mean"`.
+        shape: (C, H, W) of the picture, where the physics does not tell it; see `from_deepinv`.
+        chain: how the chain of the posterior mean (`weight="mean"`) is run.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Reconstructor(dinv.models.Reconstructor):
         self.chain = chain
 
     def forward(self, y: Any, physics: Any, **kwargs: Any) -> Images:
-        """Pictures (B, C, H, W), from y (B, ...).
+        """Restore pictures (B, C, H, W) from y (B, ...).
 
         Raises:
             InputError: see `from_deepinv`.
@@ -100,7 +101,7 @@ class FlowPrior(dinv.optim.Prior):
     """R(x) = −log p(x), nats per image, for deepinv's algorithms.
 
     Args:
-        prior: of aipo, such as `aipo.load_prior("photos")`.
+        prior: a prior of aipo, such as `aipo.load_prior("photos")`.
     """
 
     def __init__(self, prior: Prior):

@@ -21,6 +21,12 @@ class Components(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("loadings", loadings.to(mean.dtype))
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images."""
+        channels, height, width = self.mean.shape
+        return (channels, height, width)
+
     def mean_like(self, x: Images) -> Images:
         return self.mean.to(x)
 
@@ -36,6 +42,8 @@ class LowRankGaussian(Components):
         loadings: W, (n, r).
         variances: d, (n,), positive.
     """
+
+    textured = False
 
     variances: Tensor
 

@@ -12,7 +12,11 @@ VARIANCE_FLOOR = 2e-5
 
 
 class Surrogate(Protocol):
-    """A Gaussian density of images."""
+    """A Gaussian density of images.
+
+    Optional, and used where present: `shape`, (C, H, W) of its images or (C, None, None) for any size, and
+    `textured`, whether Σ knows how neighbouring pixels vary together at the finest scale.
+    """
 
     def mean_like(self, x: Images) -> Images:
         """μ, broadcastable to x."""

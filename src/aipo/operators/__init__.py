@@ -8,7 +8,7 @@ from aipo.operators.nonlinear import Curve, Magnitude, gamma_curve, haze
 from aipo.operators.operator import LinearOperator, Operator
 from aipo.operators.scanners import FourierMask, Radon, cartesian_mask
 from aipo.operators.sensing import FourierSensing, GaussianSensing
-from aipo.operators.simplest import simplest
+from aipo.operators.spelling import simplest
 
 __all__ = [
     "Blur",

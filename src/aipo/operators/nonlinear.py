@@ -129,7 +129,7 @@ class Magnitude(Operator):
         return (self._linear.forward(x) ** 2 + self.rounding**2).sqrt()
 
     def straighten(self, y: Measurements, sigma: PerImage) -> tuple[Measurements, PerImage]:
-        """y with the signs of a grey picture. Where a sign is unsure, the error may be as large as the value."""
+        """y with the signs of a grey picture; where a sign is unsure, the error may be as large as y."""
         grey = self._linear.forward(torch.full((1, *self.shape), 0.5).to(y))
         expected = grey.square().mean().sqrt()
         sure = torch.tanh(y * grey / expected.square().clamp_min(1e-12))

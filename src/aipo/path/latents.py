@@ -18,7 +18,6 @@ from aipo.likelihoods import Likelihood
 from aipo.path.objective import LARGEST_CHUNK
 from aipo.path.problem import PLAIN, Deformation, Problem, Terms
 from aipo.path.solvers.solver import Metric
-from aipo.priors import FlowPrior
 
 
 def in_latents(pictures: Problem, likelihood: Likelihood, prior: Any) -> Problem:
@@ -30,13 +29,11 @@ def in_latents(pictures: Problem, likelihood: Likelihood, prior: Any) -> Problem
     Raises:
         InputError: a prior without flow, or pictures whose sides its flow has to reflect.
     """
-    if not isinstance(prior, FlowPrior):
-        raise InputError(f"{type(prior).__name__} has no latents; use coordinates = pictures")
     shape = likelihood.operator.shape
-    if shape[1] % prior.flow.factor or shape[2] % prior.flow.factor:
+    if not has_latents(prior, shape):
         raise InputError(
-            f"pictures of {shape[1]} × {shape[2]} have no latents of their own under this prior; use sides "
-            f"divisible by {prior.flow.factor}, or coordinates = pictures"
+            f"{type(prior).__name__} has no latents for pictures of {shape[1]} × {shape[2]}; use a flow "
+            "whose factor divides both sides, or coordinates = pictures"
         )
 
     encode = torch.no_grad()(prior.encode)
@@ -57,6 +54,12 @@ def in_latents(pictures: Problem, likelihood: Likelihood, prior: Any) -> Problem
         picture=prior.decode,
         coordinates=encode,
     )
+
+
+def has_latents(prior: Any, shape: tuple[int, int, int]) -> bool:
+    """Whether the prior has latents of pictures (C, H, W), a flow whose factor divides both sides."""
+    asked = getattr(prior, "has_latents", None)
+    return asked is not None and asked(shape)
 
 
 def latent_terms(likelihood: Likelihood, generate: Callable[[Tensor], tuple[Images, PerImage]]):

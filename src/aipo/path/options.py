@@ -79,6 +79,14 @@ class PathOptions:
         """Whether the path comes down from a large λ."""
         return self.weights[-1] < self.weights[0]
 
+    def described(self) -> str:
+        """What the path does, the beginning of a sentence."""
+        first, last = (f"{weight:.3g}" for weight in (self.weights[0], self.weights[-1]))
+        steps, solver = len(self.weights), type(self.solver).__name__
+        if first == last:
+            return f"λ is {last} at {steps} point{'s' if steps > 1 else ''}, by {solver}"
+        return f"λ {'falls' if self.falls else 'rises'} from {first} to {last} in {steps} steps, by {solver}"
+
 
 def ending(options: PathOptions, weight: float) -> PathOptions:
     """The same path, ending at λ = weight: cut off there, or scaled where it deforms the prior instead.

@@ -1,7 +1,7 @@
-"""A path followed, to its end or until a criterion has seen enough, and what it found."""
+"""A plan followed: a path until its criterion has seen enough, or a chain to its end."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -9,78 +9,139 @@ from torch import Tensor
 from aipo.basics.arrays import Images, PerImage
 from aipo.basics.errors import Status
 from aipo.likelihoods import Likelihood
-from aipo.path.latents import in_latents
-from aipo.path.objective import objective
 from aipo.path.options import PathOptions
+from aipo.path.prepare import prepared
 from aipo.path.problem import Problem
 from aipo.path.state import State
 from aipo.path.trace import Trace
-from aipo.priors import Prior
-from aipo.reconstruction.result import Reconstruction
-from aipo.selection.criteria import Criterion, Tracker
-from aipo.selection.defaults import automatic
+from aipo.posterior.chain import Samples, chain, sampling_problem
+from aipo.posterior.langevin import Draw, LangevinOptions
+from aipo.priors.prior import Prior
+from aipo.selection.criteria import Tracker, last_accepted
+from aipo.selection.plans import Plan, plan
 
-PathWatch = Callable[[State], None] | None
+Watch = Callable[[State | Draw], None]
 
 # States without improvement after which a criterion has passed its minimum.
 PATIENCE = 3
 
 
-def trace(likelihood: Likelihood, prior: Prior, options: PathOptions | None = None, copies: int = 1) -> Trace:
-    """The path itself, as an iterator of states.
+@dataclass(frozen=True)
+class Followed:
+    """What following a plan found, for B measurements and K states.
+
+    Attributes:
+        problem: what the path was followed through.
+        pictures: of every state, those of the criterion's copies behind the B own ones, (B or more, C, H, W).
+        path: the states of the B measurements alone.
+        values: the criterion at every state, (K, B).
+        chosen: the state that the criterion chose for each image, (B,).
+        evaluations: spent on each image, its copies included, (B,).
+        drawn: the chain, where the only state is its mean.
+    """
+
+    problem: Problem
+    pictures: list[Images]
+    path: list[State]
+    values: Tensor
+    chosen: Tensor
+    evaluations: Tensor
+    drawn: Samples | None = None
+
+    @property
+    def weights(self) -> Tensor:
+        """λ of every state, (K, B)."""
+        return torch.stack([state.weight for state in self.path])
+
+    @property
+    def usable(self) -> Tensor:
+        """States of λ > 0 that each image reached before it was finished, (K, B) bool.
+
+        What it did later depends on the others of the batch.
+        """
+        steps = torch.arange(len(self.path), device=self.chosen.device)[:, None]
+        reached = torch.isfinite(self.values) & (steps <= self.chosen + PATIENCE)
+        return (reached & (self.weights > 0)) | (steps == self.chosen)
+
+    @torch.no_grad()
+    def start(self) -> Images:
+        """The picture that the path would begin with at each image's chosen weight, (B, C, H, W)."""
+        count = len(self.chosen)
+        weight = self.weights.gather(0, self.chosen[None])[0]
+        copies = len(self.pictures[0]) // count
+        return self.problem.picture(self.problem.start(weight.repeat(copies)))[:count]
+
+
+def trace(
+    likelihood: Likelihood,
+    prior: Prior,
+    options: PathOptions | None = None,
+    copies: int = 1,
+) -> Trace:
+    """The path itself, as an iterator of states: by default the one that `aipo.reconstruct` follows.
 
     Args:
         likelihood: D, of a batch of measurements.
         prior: R; its `surrogate` gives start and metric unless the options say otherwise.
-        options: weights, predictor and corrector; by default `automatic(operator, prior)`.
+        options: weights, predictor and corrector; by default those of `plan(likelihood, prior)`.
         copies: of each image in the batch, see `Trace`.
     """
-    options = options or automatic(likelihood.operator, prior)
-    return Trace(problem_of(likelihood, prior, options), options, copies)
+    planned = plan(likelihood, prior, "auto", options).options
+    assert isinstance(planned, PathOptions)
+    return Trace(prepared(likelihood.simplest(), prior, planned), planned, copies)
 
 
-def problem_of(likelihood: Likelihood, prior: Prior, options: PathOptions) -> Problem:
-    """D + λR from the start, in the metric and over the coordinates of these options."""
-    pictures = objective(likelihood, prior, options.start, options.metric)
-    return in_latents(pictures, likelihood, prior) if options.coordinates == "latents" else pictures
+def follow(planned: Plan, likelihood: Likelihood, prior: Prior, watch: Watch | None = None) -> Followed:
+    """Follow a plan.
+
+    Args:
+        planned: for this likelihood and prior.
+        likelihood: in its simplest spelling.
+        watch: called with every state of a path and every draw of a chain.
+    """
+    if isinstance(planned.options, LangevinOptions):
+        return _chain(planned.options, likelihood, prior, watch)
+    return _path(planned, planned.options, likelihood, prior, watch)
 
 
-def followed(tracer: Trace, watch: PathWatch) -> list[State]:
-    """Every state, each shown to the watcher."""
-    path = []
-    for state in tracer:
-        path.append(state)
-        if watch:
-            watch(state)
-    return path
+def exact_form(prior: Prior) -> Prior:
+    """The prior in full precision; itself where it knows no other."""
+    return getattr(prior, "exact", prior)
 
 
-def select(
-    criterion: Criterion, likelihood: Likelihood, prior: Prior, options: PathOptions, watch: PathWatch
-) -> Reconstruction:
-    """Follow the path until the criterion has passed its minimum for every image; keep the best state."""
-    count = len(likelihood)
+@torch.no_grad()
+def energies(image: Images, likelihood: Likelihood, prior: Prior) -> tuple[PerImage, PerImage]:
+    """D and R of pictures (B, C, H, W), nats, one picture at a time."""
+    return likelihood(image), torch.cat([prior.energy(x) for x in image.split(1)])
+
+
+def _path(
+    planned: Plan, options: PathOptions, likelihood: Likelihood, prior: Prior, watch: Watch | None
+) -> Followed:
+    criterion, count = planned.criterion, len(likelihood)
     batch = criterion.batch()
-    copies = len(batch) // count
-    tracer = trace(batch, prior, options, copies)
-    tracker, path = Tracker(PATIENCE), []
-    evaluations = torch.zeros(0)
+    tracer = Trace(prepared(batch, prior, options), options, len(batch) // count)
+    tracker, whole = Tracker(PATIENCE), []
     for state in tracer:
+        whole.append(state)
         accepted = state.accepted.reshape(-1, count).all(0)
         tracker.add(torch.where(accepted, criterion(state.x), torch.inf))
-        path.append(_first(state, count))
-        evaluations = state.evaluations.reshape(-1, count).sum(0)
         if watch:
             watch(state)
         finished = tracker.finished() & ~criterion.early(state.x)
         if bool(finished.all()):
             break
-        tracer.retire(finished.repeat(copies))
-    assert tracker.best is not None
-    values = torch.stack(tracker.values)
-    return reconstruction(
-        tracer.problem, path, tracker.best, evaluations, criterion.name, values, likelihood, prior, copies
-    )
+        tracer.retire(finished.repeat(len(batch) // count))
+    path, values = [_first(state, count) for state in whole], torch.stack(tracker.values)
+    exact = exact_form(prior)
+    if exact is not prior and criterion.ends:
+        path.append(_final_steps(prepared(likelihood, exact, options), options, path))
+        whole, values = path, torch.cat((values, values[-1:]))
+        if watch:
+            watch(path[-1])
+    evaluations = whole[-1].evaluations.reshape(-1, count).sum(0)
+    chosen, values = criterion.choose(path, values)
+    return Followed(tracer.problem, [state.x for state in whole], path, values, chosen, evaluations)
 
 
 def _first(state: State, count: int) -> State:
@@ -89,45 +150,42 @@ def _first(state: State, count: int) -> State:
     return replace(state, **fields)
 
 
-@torch.no_grad()
-def _start(problem: Problem, weight: PerImage, copies: int) -> Images:
-    """The picture that a path, with copies of each image behind them, would begin with at these weights."""
-    return problem.picture(problem.start(weight.repeat(copies)))[: len(weight)]
+def _final_steps(exact: Problem, options: PathOptions, path: list[State]) -> State:
+    """One more correction of the path's last accepted point, at its last weight, in full precision.
 
-
-def reconstruction(
-    problem: Problem,
-    path: list[State],
-    index: Tensor,
-    evaluations: Tensor,
-    criterion: str,
-    values: Tensor,
-    likelihood: Likelihood,
-    prior: Prior,
-    copies: int = 1,
-) -> Reconstruction:
-    """The chosen state of each image; the problem may have copies of the images behind them."""
-    images = torch.arange(len(index), device=index.device)
-
-    def pick(name: str) -> Tensor:
-        return torch.stack([getattr(state, name) for state in path])[index, images]
-
-    weight = pick("weight")
-    return Reconstruction(
-        image=pick("x"),
-        weight=weight,
-        data_energy=pick("data_energy"),
-        prior_energy=pick("prior_energy"),
-        objective=pick("objective"),
-        evaluations=evaluations,
-        status=[Status(int(value)) for value in pick("status")],
-        criterion=criterion,
-        values=values,
-        start=_start(problem, weight, copies),
-        path=path,
-        chosen=index,
-        shares=torch.nn.functional.one_hot(index, len(path)).T.to(weight)[..., None, None],
-        problem=problem,
-        likelihood=likelihood,
-        prior=prior,
+    Args:
+        exact: the path's problem, in coordinates of its options, of the prior in full precision.
+        options: those of the path.
+        path: its states so far.
+    """
+    last = last_accepted(path)
+    images = torch.stack([state.x for state in path])[last, torch.arange(len(last), device=last.device)]
+    start = exact.coordinates(images)
+    only = replace(
+        options, weights=options.weights[-1:], deformations=options.deformations[-1:], control=None
     )
+    state = next(Trace(replace(exact, start=lambda weight: start), only))
+    return replace(state, index=len(path), evaluations=path[-1].evaluations + state.evaluations)
+
+
+def _chain(options: LangevinOptions, likelihood: Likelihood, prior: Prior, watch: Watch | None) -> Followed:
+    """The posterior mean, as a path of one state at λ = 1."""
+    problem = sampling_problem(likelihood, prior)
+    drawn = chain(problem, likelihood, options=options, watch=watch)
+    weight = torch.ones(len(likelihood)).to(likelihood.y)
+    data, energy = energies(drawn.mean, likelihood, prior)
+    evaluations = torch.full_like(weight, drawn.evaluations + 1).long()
+    state = State(
+        index=0,
+        weight=weight,
+        x=drawn.mean,
+        data_energy=data,
+        prior_energy=energy,
+        objective=data + energy,
+        decrement=torch.full_like(weight, torch.nan),
+        evaluations=evaluations,
+        status=torch.full_like(evaluations, int(Status.BUDGET)),
+        accepted=torch.ones_like(weight, dtype=torch.bool),
+    )
+    values, chosen = torch.full((1, len(weight)), torch.nan), torch.zeros_like(evaluations)
+    return Followed(problem, [drawn.mean], [state], values, chosen, evaluations, drawn)

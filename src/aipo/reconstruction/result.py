@@ -1,30 +1,25 @@
 """What a reconstruction tells: the picture, how it was found, how sure it is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from aipo.basics.arrays import Images, PerImage, content_seed
 from aipo.basics.errors import Status
 from aipo.likelihoods import Likelihood
+from aipo.path.options import PathOptions
+from aipo.path.prepare import prepared
 from aipo.path.problem import Problem
 from aipo.path.state import State
 from aipo.posterior.chain import Samples, chain, sampling_problem
 from aipo.posterior.laplace import laplace_std
-from aipo.priors import Prior
+from aipo.priors.prior import Prior
 from aipo.reconstruction.certificate import Certificate, certify
-
-REASONS = {
-    "fixed": "The weight was given.",
-    "mean": "A posterior mean needs no weight: λ = 1 is the posterior.",
-    "sure": "Noise is Gaussian, so Stein's estimate of the error is unbiased for what is measured.",
-    "pure": "Noise is of photons, so its estimate of the error (PURE) is unbiased to first order for what is "
-    "measured.",
-    "discrepancy": "Stein's estimate needs Gaussian noise, and of mixed entries it sees only what was "
-    "measured; a residual as large as the noise holds for all.",
-    "l-curve": "The corner of data energy against prior energy was asked for.",
-}
+from aipo.reconstruction.follow import Followed, energies, exact_form
+from aipo.selection.plans import Plan
 
 
 @dataclass(frozen=True)
@@ -37,15 +32,13 @@ class Reconstruction:
         data_energy, prior_energy, objective: D, R and D + λR at the image, nats, (B,).
         evaluations: flow evaluations spent on each image, the criterion's copies included, (B,).
         status: how the search at the chosen weight ended, one per image.
-        criterion: what chose the weight: "fixed", "sure", "pure", "discrepancy" or "l-curve"; "mean" where
-            the picture is the posterior mean.
-        values: the criterion at every state of the path, (states, B); NaN where a weight was fixed.
+        plan: what was done and why.
+        values: the criterion at every state of the path, (states, B); NaN where a weight was given.
         start: the closed-form picture at the chosen weight that the path would begin with there.
         path: every state visited, of the B measurements alone.
         chosen: which of them is the answer, for a mixture the best single one, (B,).
         shares: what part each state has in the image, (states, B, colours, places): of luminance and of
             chrominance, in smooth, middling and rough places; 1 of each where they are treated alike.
-        problem: what the path was followed through.
         likelihood, prior: D and R.
         drawn: the chain, where the picture is the posterior mean.
     """
@@ -57,25 +50,40 @@ class Reconstruction:
     objective: PerImage
     evaluations: Tensor
     status: list[Status]
-    criterion: str
+    plan: Plan
     values: Tensor
     start: Images
     path: list[State]
     chosen: Tensor
     shares: Tensor
-    problem: Problem
     likelihood: Likelihood
     prior: Prior
     drawn: Samples | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is prepared again when it is asked for, and cannot be written to a file."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @property
+    def criterion(self) -> str:
+        """What chose the weight: fixed, sure, pure, discrepancy or l-curve; mean for the posterior mean."""
+        return self.plan.criterion.name
+
     @property
     def reason(self) -> str:
-        """One sentence: why the criterion is the one that chose the weight."""
-        return REASONS[self.criterion]
+        """What was done and why, one sentence."""
+        return self.plan.reason
+
+    @cached_property
+    def problem(self) -> Problem:
+        """What the path was followed through."""
+        if isinstance(self.plan.options, PathOptions):
+            return prepared(self.likelihood.simplest(), self.prior, self.plan.options)
+        return self._sampling
 
     @cached_property
     def certificate(self) -> Certificate:
-        """Whether the assumptions of the paper's theorem held on the path (25 evaluations a state).
+        """Whether the assumptions of the paper's theorem held at the points of the path.
 
         Raises:
             InputError: a path over latents, whose curvature is not that of F over pictures.
@@ -84,12 +92,12 @@ class Reconstruction:
 
     def samples(self, count: int) -> Tensor:
         """Pictures drawn from the posterior p(x | y), by a chain from the image on, (count, B, C, H, W)."""
-        return chain(self._sampling, self.likelihood, count, start=self.image).images
+        return chain(self._sampling, self._simplest, count, start=self.image).images
 
     @cached_property
     def posterior(self) -> Samples:
         """Mean, spread and intervals of the posterior p(x | y), by a chain from the image on."""
-        return self.drawn or chain(self._sampling, self.likelihood, start=self.image)
+        return self.drawn or chain(self._sampling, self._simplest, start=self.image)
 
     @property
     def std(self) -> Images:
@@ -102,10 +110,57 @@ class Reconstruction:
 
         About 200 Hessian-vector products of the prior; a chain (`std`) is usually cheaper and better.
         """
-        seeds = [content_seed(y) for y in self.likelihood.y]
+        seeds = [content_seed(y) for y in self._simplest.y]
         return laplace_std(self._sampling, self.image, self.weight, seeds)
+
+    @cached_property
+    def _simplest(self) -> Likelihood:
+        return self.likelihood.simplest()
 
     @cached_property
     def _sampling(self) -> Problem:
         """D + λR as chains need it; preparing it can take longer than a chain."""
-        return sampling_problem(self.likelihood, self.prior)
+        return sampling_problem(self._simplest, self.prior)
+
+
+def reconstruction(
+    planned: Plan, found: Followed, image: Images, shares: Tensor, likelihood: Likelihood, prior: Prior
+) -> Reconstruction:
+    """The picture that a plan's states became, with its own energies.
+
+    Args:
+        found: the states.
+        image: the picture, (B, C, H, W).
+        shares: of the states in it, (K, B, colours, places).
+        likelihood, prior: the user's own.
+    """
+    images = torch.arange(len(found.chosen), device=found.chosen.device)
+
+    def pick(name: str) -> Tensor:
+        return torch.stack([getattr(state, name) for state in found.path])[found.chosen, images]
+
+    weight, exact = pick("weight"), exact_form(prior)
+    data, energy, evaluations = pick("data_energy"), pick("prior_energy"), found.evaluations
+    unseen = (image != pick("x")).flatten(1).any(1) | torch.tensor(exact is not prior).to(image.device)
+    if bool(unseen.any()):
+        (data, energy), evaluations = energies(image, likelihood, exact), evaluations + unseen
+    made = Reconstruction(
+        image=image,
+        weight=weight,
+        data_energy=data,
+        prior_energy=energy,
+        objective=data + weight * energy,
+        evaluations=evaluations,
+        status=[Status(int(value)) for value in pick("status")],
+        plan=planned,
+        values=found.values,
+        start=found.start(),
+        path=found.path,
+        chosen=found.chosen,
+        shares=shares,
+        likelihood=likelihood,
+        prior=prior,
+        drawn=found.drawn,
+    )
+    vars(made)["problem"] = found.problem  # at hand already; preparing it again can take long
+    return made

@@ -1,1 +1,5 @@
-"""Which weight, or which mixture of the path, without the true picture; and the defaults of a path."""
+"""Which weight, or which mixture of the path, without the true picture; and how a path is followed."""
+
+from aipo.selection.plans import Plan, Weight, plan
+
+__all__ = ["Plan", "Weight", "plan"]

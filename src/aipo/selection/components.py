@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from aipo.basics.arrays import Images
-from aipo.operators import Identity, Mask, Operator
+from aipo.operators import Operator
+from aipo.selection.structure import FEW, whole_pixels
 
 # Smooth, middling and rough, as many pixels each.
 ROUGHNESSES = 3
@@ -58,15 +59,14 @@ def of_colour(values: Tensor, colour: int, count: int) -> Tensor:
 
 
 def colours(operator: Operator) -> int:
-    """2 if luminance and chrominance are measured each for itself, else 1."""
-    if isinstance(operator, Mask) and not (operator.mask == operator.mask[:1]).all():
+    """2 if luminance and chrominance can be judged each for itself, else 1.
+
+    They can where nearly all pixels are measured in all their channels, or not at all.
+    """
+    kept = operator.kept()
+    if kept is None or operator.shape[0] == 1:
         return 1
-    return 2 if entrywise(operator) and operator.shape[0] > 1 else 1
-
-
-def entrywise(operator: Operator) -> bool:
-    """Whether every measured value is an entry of the picture."""
-    return isinstance(operator, Identity | Mask)
+    return 2 if float(whole_pixels(kept).double().mean()) >= 1 - FEW else 1
 
 
 def _places(picture: Tensor) -> Tensor:

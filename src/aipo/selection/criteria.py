@@ -1,35 +1,87 @@
-"""Which weight on the path to keep, judged without the true picture.
+"""Which state of the path to keep, judged without the true picture.
 
-A criterion gives every state of the path a number per image; the smallest wins. Both judge any state,
-converged or not, because they look at the map from measurement to picture, not at optimality.
+A criterion gives every state a number per image, and the smallest wins. It judges any state, converged or
+not, because it looks at the map from measurement to picture, not at optimality.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from aipo.basics.arrays import Images, Measurements, PerImage, content_seed, dot
+from aipo.basics.arrays import Images, Measurements, PerImage, dot
 from aipo.basics.errors import InputError
 from aipo.likelihoods import Likelihood
+from aipo.path.state import State
+
+# The seed of the probe, a number that nobody takes for the noise itself.
+PROBE = 7_211_389_023
 
 
 class Criterion(Protocol):
-    """Judges pictures on the path; smaller is better."""
+    """Judges the states of a path; smaller is better.
+
+    Attributes:
+        name: what a result says chose its weight.
+        ends: whether the path's end is the answer, whatever its states are.
+    """
 
     name: str
+    ends: bool
 
     def batch(self) -> Likelihood:
         """The likelihood whose path must be followed: the measurements, and copies that are needed."""
         ...
 
     def __call__(self, x: Images) -> PerImage:
-        """Value for each of the B measurements, from the pictures of the whole batch."""
+        """Value for each of the B measurements, from pictures of the whole batch."""
         ...
 
     def early(self, x: Images) -> Tensor:
         """Which of the B measurements' paths must go on, whatever the values so far, (B,) bool."""
         ...
+
+    def choose(self, path: Sequence[State], values: Tensor) -> tuple[Tensor, Tensor]:
+        """The answer of each image, (B,), and the value of every state, (K, B).
+
+        Args:
+            path: states of the B measurements alone.
+            values: of each state when it was new, infinite where it was not accepted, (K, B).
+        """
+        ...
+
+
+class Given:
+    """The weight is given: the path's last accepted state is the answer.
+
+    Args:
+        likelihood: of B measurements.
+    """
+
+    name = "fixed"
+    ends = True
+
+    def __init__(self, likelihood: Likelihood):
+        self.likelihood = likelihood
+
+    def batch(self) -> Likelihood:
+        return self.likelihood
+
+    def __call__(self, x: Images) -> PerImage:
+        return torch.full((len(self.likelihood),), torch.nan, device=x.device)
+
+    def early(self, x: Images) -> Tensor:
+        return torch.ones(len(self.likelihood), dtype=torch.bool, device=x.device)
+
+    def choose(self, path: Sequence[State], values: Tensor) -> tuple[Tensor, Tensor]:
+        return last_accepted(path), torch.full_like(values, torch.nan)
+
+
+class Mean(Given):
+    """There is one state, the mean of a chain."""
+
+    name = "mean"
 
 
 class Discrepancy:
@@ -43,6 +95,7 @@ class Discrepancy:
     """
 
     name = "discrepancy"
+    ends = False
 
     def __init__(self, likelihood: Likelihood, falls: bool = False):
         self.likelihood, self.falls = likelihood, falls
@@ -57,31 +110,36 @@ class Discrepancy:
         misfit = self.likelihood.misfit(x)
         return misfit > 1 if self.falls else misfit < 1
 
+    def choose(self, path: Sequence[State], values: Tensor) -> tuple[Tensor, Tensor]:
+        return smallest(values), values
+
 
 class Sure:
     """Stein's unbiased estimate of the predictive risk ‖A x − A x_true‖²/m, by one Monte-Carlo probe.
 
     risk = (‖A x(y) − y‖² − tr Σ + 2 tr ΣJ)/m with Σ the noise's covariance and J the Jacobian of y → A x(y);
     tr ΣJ = E[b·(A x(y + εb) − A x(y))/ε] with b ~ N(0, Σ), ε = 0.2: the path is followed a second time from
-    y + εb. tr ΣJ is kept within [0, tr Σ], where it must lie for a map that shrinks noise. The probe's seed
-    comes from the measurement itself. Under Poisson noise Σ is taken from y, and the estimate is PURE.
+    y + εb. tr ΣJ is kept within [0, tr Σ], where it must lie for a map that shrinks noise. The probe is the
+    same for every image. Under Poisson noise Σ is taken from y, and the estimate is PURE.
 
     Raises:
-        InputError: noise of which no such estimate is known.
+        InputError: noise for which no such estimate is known.
 
     Source: Stein 1981; Ramani, Blu & Unser 2008; Eldar 2009 for general linear A.
     """
 
+    ends = False
     epsilon = 0.2
 
     def __init__(self, likelihood: Likelihood):
-        stein = likelihood.stein(torch.stack([_white(y) for y in likelihood.y]))
+        stein = likelihood.stein(_white(likelihood))
         if stein is None:
             raise InputError(
                 f"Stein's estimate does not hold for {type(likelihood).__name__} noise; use weight='auto' or "
                 "'discrepancy'"
             )
-        self.likelihood, self.stein, self.name = likelihood, stein, stein.name
+        self.likelihood, self.stein = likelihood, stein
+        self.name = "sure" if stein.exact else "pure"
 
     def batch(self) -> Likelihood:
         return self.likelihood.append(self.likelihood.y + self.epsilon * self.stein.probe)
@@ -99,10 +157,51 @@ class Sure:
     def early(self, x: Images) -> Tensor:
         return torch.zeros(len(self.likelihood), dtype=torch.bool, device=x.device)
 
+    def choose(self, path: Sequence[State], values: Tensor) -> tuple[Tensor, Tensor]:
+        return smallest(values), values
 
-def _white(y: Tensor) -> Tensor:
-    generator = torch.Generator().manual_seed(content_seed(y))
-    return torch.randn(y.shape, generator=generator).to(y)
+
+class LCurve:
+    """The corner of the curve (log misfit, R), which only the whole path shows.
+
+    Args:
+        likelihood: of B measurements.
+    """
+
+    name = "l-curve"
+    ends = False
+
+    def __init__(self, likelihood: Likelihood):
+        self.likelihood = likelihood
+
+    def batch(self) -> Likelihood:
+        return self.likelihood
+
+    def __call__(self, x: Images) -> PerImage:
+        return self.likelihood.misfit(x)
+
+    def early(self, x: Images) -> Tensor:
+        return torch.ones(len(self.likelihood), dtype=torch.bool, device=x.device)
+
+    def choose(self, path: Sequence[State], values: Tensor) -> tuple[Tensor, Tensor]:
+        usable = torch.stack([state.accepted & (state.weight > 0) for state in path])
+        energies = torch.stack([state.prior_energy for state in path])
+        distances = l_curve(values, energies, torch.stack([state.weight for state in path]), usable)
+        return distances.argmin(0), distances
+
+
+def _white(likelihood: Likelihood) -> Measurements:
+    """White noise like the measurements, always the same; entries of a picture get that of their places.
+
+    Another probe gives other shares, and a picture up to 0.2 dB better or worse (dev/LOG.md). A fixed probe
+    gives nearly equal measurements nearly equal pictures.
+    """
+    operator = likelihood.operator
+    placed = operator.kept() is not None
+    shape = operator.shape if placed else operator.measurement_shape
+    white = torch.randn(1, *shape, generator=torch.Generator().manual_seed(PROBE)).to(likelihood.y)
+    measured = operator.linear.forward(white) if placed else white
+    return measured.expand(likelihood.y.shape)
 
 
 def l_curve(residual_squared: Tensor, prior_energy: Tensor, weights: Tensor, usable: Tensor) -> Tensor:
@@ -136,6 +235,17 @@ def l_curve(residual_squared: Tensor, prior_energy: Tensor, weights: Tensor, usa
     return torch.where(usable, distance, torch.inf)
 
 
+def last_accepted(path: Sequence[State]) -> Tensor:
+    """Which state is each image's last that was accepted, (B,)."""
+    accepted = torch.stack([state.accepted for state in path]).long()
+    return len(path) - 1 - accepted.flip(0).argmax(0)
+
+
+def smallest(values: Tensor) -> Tensor:
+    """The first of the smallest values of each image, (K, B) -> (B,)."""
+    return (values == values.amin(0)).long().argmax(0)
+
+
 class Tracker:
     """The best state so far for each image, and whether the criterion has clearly passed its minimum.
 
@@ -146,20 +256,11 @@ class Tracker:
     def __init__(self, patience: int):
         self.patience = patience
         self.values: list[PerImage] = []
-        self.best: Tensor | None = None
 
-    def add(self, value: PerImage) -> Tensor:
-        """Record the newest state's value; which images just reached their best, (B,) bool."""
-        value = torch.where(torch.isfinite(value), value, torch.inf)
-        self.values.append(value)
-        if self.best is None:
-            self.best = torch.zeros(len(value), dtype=torch.long, device=value.device)
-            return torch.ones(len(value), dtype=torch.bool, device=value.device)
-        improved = value < torch.stack(self.values[:-1]).min(0).values
-        self.best = torch.where(improved, len(self.values) - 1, self.best)
-        return improved
+    def add(self, value: PerImage) -> None:
+        """Record the newest state's value; one that is not finite never wins."""
+        self.values.append(torch.where(torch.isfinite(value), value, torch.inf))
 
     def finished(self) -> Tensor:
         """(B,) bool."""
-        assert self.best is not None
-        return len(self.values) - 1 - self.best >= self.patience
+        return len(self.values) - 1 - smallest(torch.stack(self.values)) >= self.patience

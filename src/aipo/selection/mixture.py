@@ -19,13 +19,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
 from aipo.basics.arrays import Images, Measurements, expand
 from aipo.operators import Operator
-from aipo.selection.components import EVERYWHERE, colours, entrywise, of_colour
+from aipo.selection.components import EVERYWHERE, colours, of_colour
 from aipo.selection.criteria import Sure
+from aipo.selection.structure import whole_pixels
 
 # Where no estimate can tell the shares, states are averaged whose λ is at least this part of the chosen one.
 AVERAGED_FROM = 0.25
@@ -59,8 +59,8 @@ def sure_shares(sure: Sure, pictures: Sequence[Images], usable: Tensor, where: T
     for image in range(count):
         kept = usable[:, image].nonzero().squeeze(1)
         own = torch.stack([torch.stack(maps[int(k)])[:, image] for k in kept], 1)
-        residuals, responses = (_in_place(operator, part) for part in own)
-        probe = _in_place(operator, sure.stein.probe[image : image + 1])
+        residuals, responses = (_in_place(operator, part, hues) for part in own)
+        probe = _in_place(operator, sure.stein.probe[image : image + 1], hues)
         for hue in range(hues):
             r, j, b = (of_colour(values, hue, hues) for values in (residuals, responses, probe))
             found[kept, image, hue] = _lowest(r, j, b, where[image], borrowed).to(found)
@@ -85,9 +85,16 @@ def _lowest(residuals: Tensor, responses: Tensor, probe: Tensor, where: Tensor, 
     return torch.from_numpy(np.stack(parts, 1))
 
 
-def _in_place(operator: Operator, values: Measurements) -> Tensor:
-    """Measured entries where they are in the picture, and zero elsewhere; mixed values as they come."""
-    return operator.linear.adjoint(values) if entrywise(operator) else values.flatten(1)[:, None, None]
+def _in_place(operator: Operator, values: Measurements, hues: int) -> Tensor:
+    """Measured entries where they are in the picture, and zero elsewhere; mixed values as they come.
+
+    Where colours are judged each for itself, pixels of which only some channels are measured do not count.
+    """
+    kept = operator.kept()
+    if kept is None:
+        return values.flatten(1)[:, None, None]
+    placed = operator.linear.adjoint(values)
+    return placed if hues == 1 else placed * whole_pixels(kept).to(placed)
 
 
 def _risk(residuals: Tensor, responses: Tensor, probe: Tensor, near: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -146,6 +153,8 @@ def mixture(pictures: Sequence[Images], part: Tensor, where: Tensor = EVERYWHERE
 
 def lowest_on_simplex(gram: np.ndarray, linear: np.ndarray) -> np.ndarray:
     """The minimiser of aᵀGa + 2lᵀa over a ≥ 0, Σa = 1, for a positive semidefinite G (K, K) and l (K,)."""
+    from scipy.optimize import minimize  # only here: it is slow to import
+
     count = len(linear)
     if count == 1:
         return np.ones(1)

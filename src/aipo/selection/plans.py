@@ -1,0 +1,137 @@
+"""The one place where it is decided how a picture is restored: `plan(likelihood, prior, weight)`.
+
+A plan asks what the operator measures, whether noise is Gaussian and what the prior's surrogate knows. It
+never asks for a class, so equal problems get equal plans, however they are spelled.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from aipo.basics.errors import InputError
+from aipo.likelihoods import Likelihood
+from aipo.path.options import PathOptions, ending
+from aipo.posterior.langevin import LangevinOptions
+from aipo.priors.prior import Prior
+from aipo.selection.combine import Alone, Combine, LowestRisk, NearWeights
+from aipo.selection.criteria import Criterion, Discrepancy, Given, LCurve, Mean, Sure
+from aipo.selection.defaults import path_to_minima, path_to_mix
+from aipo.selection.structure import residual_tells
+
+Weight = float | Literal["auto", "mean", "bayes", "sure", "discrepancy", "l-curve"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a picture is restored.
+
+    Attributes:
+        options: how the path is followed, or the chain of the posterior mean is run.
+        criterion: what judges the states of the path.
+        combine: how its states become one picture.
+        reason: what is done and why, one sentence.
+    """
+
+    options: PathOptions | LangevinOptions
+    criterion: Criterion
+    combine: Combine
+    reason: str
+
+
+def plan(
+    likelihood: Likelihood,
+    prior: Prior,
+    weight: Weight = "auto",
+    options: PathOptions | None = None,
+    chain: LangevinOptions | None = None,
+) -> Plan:
+    """How `aipo.reconstruct` restores, and why.
+
+    Args:
+        likelihood: D.
+        prior: R.
+        weight: see `aipo.reconstruct`.
+        options: the user's own path, followed as it stands; with a given λ it ends there.
+        chain: the user's own chain, for "mean".
+
+    Raises:
+        InputError: a weight that is none of these, a chain without "mean", a path with it, or SURE asked for
+            under noise for which no such estimate is known.
+    """
+    likelihood = likelihood.simplest()
+    if (weight == "mean" and options is not None) or (weight != "mean" and chain is not None):
+        raise InputError(
+            f"weight = {weight!r} with options for {'a path' if chain is None else 'a chain'}; the posterior "
+            "mean takes chain=LangevinOptions(...), all else takes options=PathOptions(...)"
+        )
+    if weight == "mean":
+        return _mean(likelihood, chain or LangevinOptions())
+    if weight == "auto":
+        return _automatic(likelihood, prior, options)
+    usual = path_to_minima(likelihood.operator, prior)
+    if weight == "sure":
+        return _sure(likelihood, options or usual)
+    if weight == "discrepancy":
+        options = options or _once(usual)
+        why = "λ is the one whose residual is as large as the noise, as was asked for"
+        return _plan(options, Discrepancy(likelihood, options.falls), Alone(), why)
+    if weight == "l-curve":
+        why = "λ is at the corner of data energy against prior energy, as was asked for"
+        return _plan(options or _once(usual), LCurve(likelihood), Alone(), why)
+    fixed = _number(weight)
+    options = ending(options or usual, fixed)
+    return _plan(options, Given(likelihood), Alone(), f"λ ends at {fixed:g}, as was asked for")
+
+
+def _automatic(likelihood: Likelihood, prior: Prior, options: PathOptions | None) -> Plan:
+    """A mixture of states, by SURE where it can judge the picture."""
+    # What mixed measurements leave open, no estimate from them judges: the predictive risk is flat in λ. Blur
+    # leaves open only what is finer than itself. For photons the discrepancy principle's mixture is as good
+    # (docs/results/photons.md).
+    stein = likelihood.stein(torch.zeros_like(likelihood.y))
+    tells = residual_tells(likelihood.operator)
+    judged = tells and stein is not None and stein.exact
+    usual = path_to_mix(likelihood.operator, prior, judged)
+    if judged:
+        sure = Sure(likelihood)
+        entries = likelihood.operator.kept() is not None
+        known = "single entries were measured" if entries else "only fine detail was lost"
+        why = f"SURE (Stein's estimate of the error) mixes its pictures: noise is Gaussian and {known}"
+        return _plan(options or usual, sure, LowestRisk(sure), why)
+    options = options or _once(usual)
+    because = "noise is not Gaussian" if tells else "SURE cannot judge what mixed measurements leave open"
+    why = f"pictures whose residual is about as large as the noise are averaged, because {because}"
+    return _plan(options, Discrepancy(likelihood, options.falls), NearWeights(), why)
+
+
+def _sure(likelihood: Likelihood, options: PathOptions) -> Plan:
+    sure = Sure(likelihood)
+    why = f"λ is the one of the smallest estimated error ({sure.name.upper()}), as was asked for"
+    return _plan(options, sure, Alone(), why)
+
+
+def _mean(likelihood: Likelihood, chain: LangevinOptions) -> Plan:
+    reason = (
+        f"The posterior mean was asked for, over {chain.evaluations - chain.burn_in} draws of a chain at "
+        "λ = 1; if the prior is correct, it minimises the expected squared error."
+    )
+    return Plan(chain, Mean(likelihood), Alone(), reason)
+
+
+def _plan(options: PathOptions, criterion: Criterion, combine: Combine, why: str) -> Plan:
+    return Plan(options, criterion, combine, f"{options.described()}; {why}.")
+
+
+def _once(options: PathOptions) -> PathOptions:
+    """For criteria that follow the path once where SURE follows it twice: as many evaluations in all."""
+    return replace(options, evaluations=2 * options.evaluations)
+
+
+def _number(weight: Weight) -> float:
+    fixed = 1.0 if weight == "bayes" else weight
+    if isinstance(fixed, str) or not 0 < fixed < float("inf"):
+        raise InputError(
+            f"weight = {weight!r}; use auto, mean, bayes, sure, discrepancy, l-curve or a positive number"
+        )
+    return float(fixed)

@@ -1,0 +1,82 @@
+"""What an operator leaves open: single entries, holes, fine detail, or anything.
+
+Everything here is asked of the operator, or found by measuring a picture with it; no class has a name here.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aipo.operators import Operator
+
+# Mean distance of lost entries to the nearest measured one, in pixels, above which they form holes.
+HOLE_FROM = 1.5
+
+# The part of the entries that may be lost before a picture counts as incomplete, where they form no hole.
+FEW = 0.05
+
+
+def loses_entries(kept: Tensor) -> bool:
+    """Whether so many entries are lost, or so close together, that the prior has to fill them in.
+
+    Args:
+        kept: which entries are measured, boolean (C, H, W).
+    """
+    lost = float((~kept).double().mean())
+    return lost > FEW or (lost > 0 and has_holes(kept))
+
+
+def has_holes(kept: Tensor) -> bool:
+    """Whether lost entries lie far from measured ones of their own channel."""
+    from scipy.ndimage import distance_transform_edt  # only here: it is slow to import
+
+    lost = ~kept.cpu().numpy()
+    distance = np.asarray(distance_transform_edt(lost, sampling=(sum(lost.shape), 1, 1)))  # within channels
+    return float(distance[lost].mean()) > HOLE_FROM
+
+
+def whole_pixels(kept: Tensor) -> Tensor:
+    """Pixels whose channels are measured all together or not at all, boolean (H, W)."""
+    return (kept == kept[:1]).all(0)
+
+
+def keeps_means(operator: Operator) -> bool:
+    """Whether every colour's mean is measured, and only detail finer than that may be lost.
+
+    AᵀA then turns a picture of one colour into a picture of one colour, and no colour into black. That holds
+    for blurs, for larger pixels, and for some of the frequencies if the lowest is among them.
+    """
+    linear, channels = operator.linear, operator.shape[0]
+    if linear is not operator:
+        return False
+    colours = torch.eye(channels, dtype=torch.float64, device=operator.device)[:, :, None, None]
+    back = linear.adjoint(linear.forward(colours.expand(-1, -1, *operator.shape[1:])))
+    means = back.mean((2, 3))
+    flat = bool(((back - means[:, :, None, None]).abs() <= 1e-5 * means.abs().max()).all())
+    return flat and _full_rank(means)
+
+
+def residual_tells(operator: Operator) -> bool:
+    """Whether a picture x is as good as its A x is, so that an estimate of the error of A x judges it.
+
+    That holds where entries are measured, and for a blur, which loses only what is finer than itself.
+    """
+    if operator.kept() is not None:
+        return True
+    gram = operator.gram()
+    return gram is not None and _full_rank(gram[0, 0]) and _is_local(gram, operator.shape)
+
+
+def _full_rank(means: Tensor) -> bool:
+    """Whether no colour is measured a hundred times more weakly than another; of a symmetric matrix."""
+    held = torch.linalg.eigvalsh((means + means.mT) / 2)
+    return float(held.min()) > 0.01 * float(held.max())
+
+
+def _is_local(gram: Tensor, shape: tuple[int, int, int]) -> bool:
+    """Whether AᵀA carries a point no farther than a quarter of the picture, as blurs do."""
+    _, height, width = shape
+    spread = torch.fft.irfft2(gram, s=(height, width), dim=(0, 1)).square().sum((2, 3))
+    rows = torch.fft.fftfreq(height).abs()[:, None] <= 0.25
+    near = rows & (torch.fft.fftfreq(width).abs() <= 0.25)
+    return float(spread[~near.to(spread.device)].sum()) < 1e-6 * float(spread.sum())
