@@ -42,6 +42,27 @@ def test_hessian_products_are_differences_of_gradients(operator, deformation):
     assert torch.allclose(product, difference, rtol=1e-5, atol=1e-5 * float(product.abs().max()))
 
 
+def test_hessian_products_of_large_batches_hold_one_graph_at_a_time(monkeypatch):
+    _, prior, likelihood, x = flow_problem(Identity(SHAPE))
+    weight, v = torch.tensor([0.3, 2.0], dtype=torch.float64), torch.randn_like(x)
+    sizes: list[int] = []
+
+    class Counted(WithoutSurrogate):
+        def energy(self, x: Tensor) -> Tensor:
+            sizes.append(len(x))
+            return super().energy(x)
+
+    def product() -> Tensor:
+        problem = objective(likelihood, Counted(prior))
+        assert problem.hessian is not None
+        return problem.hessian(x, weight, PLAIN)(v)
+
+    whole = product()
+    monkeypatch.setattr("aipo.path.objective.LARGEST_CHUNK", 2000)
+    assert torch.allclose(product(), whole, rtol=1e-9)
+    assert sizes == [2, 1, 1]
+
+
 def test_a_share_of_the_prior_is_mixed_with_its_surrogate():
     problem, prior, _, x = flow_problem(Identity(SHAPE))
     for share in (0.0, 0.25, 1.0):

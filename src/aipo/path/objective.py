@@ -21,6 +21,9 @@ from aipo.priors import Prior
 # Entries of x per call of the prior: bounds the memory that its gradient takes.
 LARGEST_CHUNK = 500_000
 
+# How many times an evaluation's memory the graph of Hessian products takes.
+HESSIANS_GRAPH = 10
+
 
 def objective(
     likelihood: Likelihood,
@@ -67,9 +70,18 @@ def _terms(likelihood: Likelihood, prior: Prior, surrogate: Surrogate | None):
 
 def _hessian(likelihood: Likelihood, prior: Prior, surrogate: Surrogate | None):
     def product_at(x: Tensor, weight: PerImage, deformation: Deformation) -> HessianProduct:
-        own = likelihood.select(torch.arange(len(x), device=x.device))
         energy = _deformed(prior, surrogate, deformation)
-        return hessian_product(lambda x: own(x) + weight * energy(x), x)
+        size = max(1, LARGEST_CHUNK // HESSIANS_GRAPH // x[0].numel())
+        chunks = torch.arange(len(x), device=x.device).split(size)
+        parts = [(indices, likelihood.select(indices)) for indices in chunks]
+
+        def of(indices: Tensor, own: Likelihood) -> HessianProduct:
+            return hessian_product(lambda x: own(x) + weight[indices] * energy(x), x[indices])
+
+        if len(parts) == 1:
+            return of(*parts[0])
+        # Kept, the graphs would fill the memory together; built anew for each product, one at a time.
+        return lambda v: torch.cat([of(indices, own)(v[indices]) for indices, own in parts])
 
     return product_at
 
