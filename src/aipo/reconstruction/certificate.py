@@ -1,8 +1,9 @@
 """What can be said about a path's end: does the theorem of the paper apply to what was found?
 
 AIPO proves that the path ends in the global minimum when F(·; λ) is locally strongly convex around every
-point of it (Liu, Yang, Zhang & Lei 2023, theorem 1). Convexity is checked at the points visited and says
-nothing of places in between, so a certificate can refute the assumptions but only support them.
+point of it (Liu, Yang, Zhang & Lei 2023, theorem 1). A certificate can refute this assumption and never prove
+it: it looks at the points visited and at no place in between, and there the smallest curvature it finds is an
+upper bound of the true one. A negative curvature proves that F is not convex; a positive one proves nothing.
 """
 
 from collections.abc import Sequence
@@ -15,18 +16,20 @@ from torch import Tensor
 from aipo.basics.arrays import PerImage
 from aipo.basics.errors import InputError, Status
 from aipo.path.problem import Problem
-from aipo.path.solvers.curvature import smallest_curvature
+from aipo.path.solvers.curvature import Curvature, smallest_curvature
 from aipo.path.state import State
 
 
 class Verdict(IntEnum):
     """What a certificate concludes for one image."""
 
-    CONVEX = 1
+    UNREFUTED = 1
+    CONVEX = 1  # its former name, which promised more than can be known
     AGREEING = 2
     SEVERAL = 3
     NONCONVEX = 4
     UNCONVERGED = 5
+    UNSETTLED = 6
 
     @property
     def remedy(self) -> str:
@@ -35,13 +38,16 @@ class Verdict(IntEnum):
 
 
 _REMEDIES = {
-    Verdict.CONVEX: "The objective is strongly convex at every point of the path; nothing to do.",
+    Verdict.UNREFUTED: "No negative curvature was found at any point of the path, which supports that the "
+    "objective is convex there and does not prove it.",
     Verdict.AGREEING: "All branches ended in the same minimum; more branches would make this surer.",
     Verdict.SEVERAL: "Branches ended in different minima and the lowest is kept; "
     "more branches may find a lower one.",
     Verdict.NONCONVEX: "The objective is not convex somewhere on the path, so the end may not be the global "
     "minimum; follow several branches with aipo.best_of.",
     Verdict.UNCONVERGED: "The end of the path is not yet a minimum; raise the evaluations.",
+    Verdict.UNSETTLED: "No negative curvature was found, but the smallest one was still falling when the "
+    "Hessian products ran out; certify with more of them.",
 }
 
 
@@ -56,26 +62,34 @@ class Certificate:
     Attributes:
         decrement: nats that the metric predicts could still be gained at the kept point, (B,).
         weights: λ of the points where the curvature was measured, (S, B).
-        curvature: the smallest curvature there, in units of the metric's inverse, (S, B).
-        failed_at: the first λ whose curvature is not positive, NaN where there is none, (B,).
+        curvature: the smallest curvature found there, in units of the metric's inverse, (S, B). A smaller one
+            may exist: a negative value proves that F is not convex, a positive one proves nothing.
+        settled: whether more Hessian products would hardly have changed it, (S, B) bool.
+        products: Hessian products spent on it, (S, B).
+        failed_at: the first λ whose curvature is negative beyond rounding, NaN where there is none, (B,).
         verdict: the conclusion, one per image.
+        reason: one sentence per image: what the verdict rests on.
     """
 
     decrement: PerImage
     weights: Tensor
     curvature: Tensor
+    settled: Tensor
+    products: Tensor
     failed_at: PerImage
     verdict: list[Verdict]
+    reason: list[str]
 
 
-def certify(problem: Problem, path: Sequence[State], kept: Tensor, iterations: int = 12) -> Certificate:
+def certify(problem: Problem, path: Sequence[State], kept: Tensor, iterations: int = 100) -> Certificate:
     """Measure the curvature at every point of the path up to the one that was kept.
 
     Args:
         problem: what the path was followed through; it must offer Hessian products.
         path: its states.
         kept: which of them each image's answer is, (B,).
-        iterations: Hessian products per point, each about two evaluations of the prior.
+        iterations: Hessian products per point at most, each about two evaluations of the prior; fewer are
+            spent where the smallest curvature settles earlier.
 
     Raises:
         InputError: no Hessian products, or no point of the path with λ > 0.
@@ -88,31 +102,57 @@ def certify(problem: Problem, path: Sequence[State], kept: Tensor, iterations: i
     visited = [state for state in path if bool((state.weight > 0).all()) and state.index <= int(kept.max())]
     if not visited:
         raise InputError("a path that only has its beginning, λ = 0, has no curvature to certify")
-    curvature = torch.stack([_curvature(problem, state, iterations) for state in visited])
+    measured = [_curvature(problem, state, iterations) for state in visited]
+    found = Curvature(*(torch.stack([getattr(one, name) for one in measured]) for name in vars(measured[0])))
     weights = torch.stack([state.weight for state in visited])
     indices = torch.tensor([state.index for state in visited], device=kept.device)
     on_path = (indices[:, None] <= kept) & torch.stack([state.accepted for state in visited])
-    failed = on_path & ~(curvature > 0)
-    first = failed.long().argmax(0)
-    failed_at = torch.where(failed.any(0), weights.gather(0, first[None])[0], torch.nan)
     images = torch.arange(len(kept), device=kept.device)
-    statuses = torch.stack([state.status for state in path])[kept, images]
+    status = torch.stack([state.status for state in path])[kept, images]
+    decrement = torch.stack([state.decrement for state in path])[kept, images]
+    judged = [
+        _judged(weights[own, i], _along(found, own, i), Status(int(status[i])), float(decrement[i]))
+        for i, own in enumerate(on_path.T)
+    ]
     return Certificate(
-        decrement=torch.stack([state.decrement for state in path])[kept, images],
+        decrement=decrement,
         weights=weights,
-        curvature=curvature,
-        failed_at=failed_at,
-        verdict=[_verdict(*pair) for pair in zip(statuses.tolist(), failed.any(0).tolist(), strict=True)],
+        curvature=found.value,
+        settled=found.settled,
+        products=found.products,
+        failed_at=_first(weights, on_path & found.negative),
+        verdict=[verdict for verdict, _ in judged],
+        reason=[reason for _, reason in judged],
     )
 
 
-def _curvature(problem: Problem, state: State, iterations: int) -> PerImage:
+def _curvature(problem: Problem, state: State, iterations: int) -> Curvature:
     assert problem.hessian is not None
     product = problem.hessian(state.x, state.weight, state.deformation)
     return smallest_curvature(product, problem.metric(state.weight), state.x, iterations)
 
 
-def _verdict(status: int, failed: bool) -> Verdict:
-    if failed:
-        return Verdict.NONCONVEX
-    return Verdict.UNCONVERGED if status in UNFINISHED else Verdict.CONVEX
+def _first(weights: Tensor, failed: Tensor) -> PerImage:
+    first = failed.long().argmax(0)
+    return torch.where(failed.any(0), weights.gather(0, first[None])[0], torch.nan)
+
+
+def _along(found: Curvature, own: Tensor, image: int) -> Curvature:
+    """At the points on one image's path, (points,)."""
+    return Curvature(*(values[own, image] for values in vars(found).values()))
+
+
+def _judged(weights: Tensor, found: Curvature, status: Status, decrement: float) -> tuple[Verdict, str]:
+    """The conclusion for one image from the points on its path, and what it rests on."""
+    if bool(found.negative.any()):
+        first = int(found.negative.long().argmax())
+        at = f"{float(found.value[first]):.3g} at λ = {float(weights[first]):.3g}"
+        return Verdict.NONCONVEX, f"A curvature of {at} proves that the objective is not convex there."
+    products, points = int(found.products.sum()), len(weights)
+    seen = f"No negative curvature was found in {products} Hessian products at {points} points of the path"
+    if status in UNFINISHED:
+        return Verdict.UNCONVERGED, f"{seen}, but its end is no minimum: {decrement:.3g} nats may be gained."
+    falling = int((~found.settled).sum())
+    if falling or not points:
+        return Verdict.UNSETTLED, f"{seen}, but at {falling} of them the smallest was still falling."
+    return Verdict.UNREFUTED, f"{seen}; that supports convexity there and does not prove it."
