@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from scipy.linalg import eigh
 from torch import Tensor, nn
 
 from aipo.basics.arrays import Images, rowwise
@@ -97,6 +96,8 @@ class LowRankGaussian(Components):
 
 def _principal(centred: Tensor, rank: int) -> Tensor:
     """W, (n, rank), with W Wᵀ the best approximation of XᵀX/N by that rank; X is (N, n)."""
+    from scipy.linalg import eigh  # only here: it is slow to import
+
     x = centred.cpu().numpy() / len(centred) ** 0.5
     small = x @ x.T if len(x) <= x.shape[1] else x.T @ x
     values, vectors = eigh(small, subset_by_index=(len(small) - rank, len(small) - 1))
