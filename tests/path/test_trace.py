@@ -66,6 +66,22 @@ def test_the_energies_of_a_state_are_those_of_its_picture():
         assert torch.equal(state.objective, terms.data + state.weight * terms.prior)
 
 
+def test_a_state_sums_up_how_far_from_its_minimum_it_ended():
+    """In the identity as metric half the squared gradient is expected, to the digits shown."""
+    model = parabolas()
+    options = PathOptions((0.0, 1.0), warm, GradientDescent(0.1), evaluations=1, tolerance=0.0)
+    _, stopped = Trace(model.problem(), options)
+    gradient = model.curvature[:, None, None, None] * stopped.x + stopped.x - model.y
+    for phrase, left in zip(stopped.summary(), 0.5 * (gradient**2).flatten(1).sum(1), strict=True):
+        words = phrase.split()
+        assert (words[0], words[2:]) == ("budget:", ["nats", "to", "gain"])
+        assert float(words[1].replace(",", "")) == pytest.approx(float(left), rel=0.06)
+    _, converged = Trace(model.problem(), replace(options, solver=LBFGS(), evaluations=50, tolerance=1e-3))
+    assert all(phrase.startswith("converged: ") for phrase in converged.summary())
+    unknown = replace(converged, decrement=torch.full_like(converged.decrement, torch.nan))
+    assert unknown.summary() == ["converged"] * 3
+
+
 @pytest.mark.parametrize("predictor", [warm, cold, shifted, secant])
 @pytest.mark.parametrize("first", [0.0, 0.2])
 def test_evaluations_reported_are_evaluations_made(predictor, first):

@@ -37,7 +37,8 @@ class Status(IntEnum):
 _REMEDIES = {
     Status.RUNNING: "The search is not finished; take more states from the path.",
     Status.CONVERGED: "The expected further decrease is below the tolerance; nothing to do.",
-    Status.BUDGET: "The evaluations ran out before convergence; raise the budget to go lower.",
+    Status.BUDGET: "The evaluations ran out before the minimum, as is intended where states of a path are "
+    "mixed; raise the evaluations only where the minimum itself is wanted.",
     Status.STALLED: "No step along the search direction lowers the objective at this precision; "
     "use float64 to go lower.",
     Status.DIVERGED: "The objective became NaN or infinite; start nearer to the data the prior "

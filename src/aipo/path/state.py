@@ -1,10 +1,12 @@
 """What the path yields: one point of it, for every image of the batch."""
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from aipo.basics.arrays import PerImage
+from aipo.basics.errors import Status
 from aipo.path.problem import PLAIN, Deformation
 
 
@@ -35,3 +37,18 @@ class State:
     status: Tensor
     accepted: Tensor
     deformation: Deformation = PLAIN
+
+    def summary(self) -> list[str]:
+        """How the correction at this λ ended and what it left, such as "budget: 34 nats to gain", (B,).
+
+        What is left is `decrement`, so it is as good an estimate as the metric. A path whose states are mixed
+        leaves much on purpose.
+        """
+        return [
+            Status(status).name.lower() + ("" if math.isnan(nats) else f": {_short(nats)} nats to gain")
+            for status, nats in zip(self.status.tolist(), self.decrement.tolist(), strict=True)
+        ]
+
+
+def _short(nats: float) -> str:
+    return f"{nats:.2g}" if nats < 10 else f"{nats:,.0f}"
