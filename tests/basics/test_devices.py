@@ -31,7 +31,7 @@ from aipo.path.solvers.newton import NewtonCG
 from aipo.path.step_control import StepControl
 from aipo.posterior.langevin import LangevinOptions
 from aipo.priors import FlowPrior
-from aipo.reconstruction.reconstruct import Weight
+from aipo.selection.plans import Weight
 
 SHAPE = (3, 8, 8)
 Restore = Callable[[Likelihood, FlowPrior], list[Tensor]]
@@ -128,7 +128,7 @@ WAYS = {
     "control": fixed(replace(OPTIONS, control=StepControl(budget=9))),
     "surrogate": fixed(gaussian_to_prior(2, 2)),
     "certificate": lambda likelihood, own: [
-        aipo.reconstruct(likelihood, own, options=OPTIONS).certificate.curvature
+        aipo.reconstruct(likelihood, own, 1.0, OPTIONS).certificate.curvature
     ],
     "laplace": lambda likelihood, own: [aipo.reconstruct(likelihood, own, options=OPTIONS).laplace_std],
     "branches": lambda likelihood, own: [aipo.best_of(likelihood, own, 1.0, 2).image],
