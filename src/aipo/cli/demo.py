@@ -15,8 +15,6 @@ from aipo.cli.record import Record, restore
 from aipo.cli.report import prepare_folder, write_pictures, write_summary
 from aipo.likelihoods import measure
 from aipo.operators import GaussianSensing, Identity, LinearOperator, block_mask
-from aipo.path.state import State
-from aipo.posterior.langevin import Draw
 from aipo.priors import load_prior
 
 
@@ -46,7 +44,7 @@ TASKS = (
 )
 
 
-def run(out: str | Path, prior: str, watch: Callable[[str, State | Draw], None]) -> list[Record]:
+def run(out: str | Path, prior: str, bar: Callable[[str, int, int], None]) -> list[Record]:
     """Measure, restore, and write summary, pictures and path plots to `out`."""
     folder = prepare_folder(out)
     flow_prior = load_prior(prior)
@@ -57,7 +55,7 @@ def run(out: str | Path, prior: str, watch: Callable[[str, State | Draw], None])
             task.operator(task.shape), truth, task.sigma, torch.Generator().manual_seed(index)
         )
         record, result = restore(
-            task.name, "astronaut", likelihood, flow_prior, truth=truth, watch=partial(watch, task.name)
+            task.name, "astronaut", likelihood, flow_prior, truth=truth, progress=partial(bar, task.name)
         )
         records.append(record)
         write_pictures(folder, task.name, likelihood, result, truth)

@@ -19,11 +19,8 @@ from aipo.flows.training.distributed import join, leads
 from aipo.flows.training.loop import TrainingOptions
 from aipo.io.measurements import save_measurement
 from aipo.io.tensors import load_config
-from aipo.path.state import State
-from aipo.posterior.langevin import Draw
 from aipo.priors import bundled_priors, load_prior
 from aipo.priors.fit import FlowOptions, Origin, fit_prior
-from aipo.selection.defaults import AUTOMATIC
 
 log = logging.getLogger("aipo")
 
@@ -49,30 +46,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-class Progress:
-    """A progress bar over pictures, called with the name of the one at work and its newest state or draw.
+class Bar:
+    """A progress bar over pictures, called with the name of the one at work and how far it is.
 
     Args:
         pictures: how many.
-        states: of each at most, or draws.
     """
 
-    def __init__(self, pictures: int, states: int = len(AUTOMATIC.weights)):
-        self.states = states
-        self.bar = tqdm(total=pictures * self.states, bar_format="{desc} |{bar}| {elapsed} < {remaining}")
-        self.begun = 0
+    def __init__(self, pictures: int):
+        form = "{desc} |{bar}| {percentage:3.0f} % {elapsed} < {remaining}"
+        self.bar = tqdm(total=pictures, bar_format=form, smoothing=0)
+        self.name, self.finished = "", -1
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "Bar":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.bar.close()
 
-    def __call__(self, name: str, state: State | Draw) -> None:
-        self.begun += state.index == 0
-        where = f"λ = {float(state.weight[0]):.3g}" if isinstance(state, State) else f"draw {state.index + 1}"
-        self.bar.set_description_str(f"{name}, {where}", refresh=False)
-        self.bar.n = (self.begun - 1) * self.states + state.index + 1
+    def __call__(self, name: str, done: int, expected: int) -> None:
+        if name != self.name:
+            self.name, self.finished = name, self.finished + 1
+        self.bar.set_description_str(f"{name}, {done} of about {expected} evaluations", refresh=False)
+        self.bar.n = self.finished + done / expected
         self.bar.refresh()
 
 
@@ -94,8 +90,8 @@ def _demo_parser() -> ArgumentParser:
 
 
 def _demo(config: Namespace) -> int:
-    with Progress(len(demo.TASKS)) as watch:
-        records = demo.run(config.out, config.prior, watch)
+    with Bar(len(demo.TASKS)) as bar:
+        records = demo.run(config.out, config.prior, bar)
     print(table(records))
     print(f"pictures, path plots and summary.json are in {config.out}")
     return 0
@@ -117,9 +113,8 @@ def _restore_parser() -> ArgumentParser:
 def _restore(config: Namespace) -> int:
     options = RestoreOptions(**{name: config[name] for name in RestoreOptions.__dataclass_fields__})
     files = listed(config.files)
-    states = options.chain.evaluations if options.weight == "mean" else len(AUTOMATIC.weights)
-    with Progress(len(files), states) as watch:
-        records, failures = restore_files(files, config.out, options, watch)
+    with Bar(len(files)) as bar:
+        records, failures = restore_files(files, config.out, options, bar)
     if records:
         print(table(records))
         print(f"pictures, path plots and summary.json are in {config.out}")

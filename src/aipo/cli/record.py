@@ -14,7 +14,7 @@ from aipo.likelihoods import Likelihood
 from aipo.path.options import PathOptions
 from aipo.posterior.langevin import LangevinOptions
 from aipo.priors import FlowPrior
-from aipo.reconstruction.follow import Watch
+from aipo.reconstruction.progress import Progress
 from aipo.reconstruction.reconstruct import reconstruct
 from aipo.reconstruction.result import Reconstruction
 from aipo.selection.plans import Weight
@@ -43,6 +43,9 @@ class Record:
         evaluations: value-and-gradient evaluations of the flow.
         seconds: wall-clock time.
         status: how the search at the chosen weight ended.
+        remaining: nats that the metric expects could still be gained there; a path whose states are mixed
+            leaves some on purpose.
+        plan: what was done and why, one sentence.
         sigma: the noise level used, for noise that is not Gaussian that of the nearest Gaussian.
     """
 
@@ -58,6 +61,8 @@ class Record:
     evaluations: int
     seconds: float
     status: str
+    remaining: float | None
+    plan: str
     sigma: float
 
 
@@ -69,7 +74,7 @@ def restore(
     weight: Weight = "auto",
     truth: Images | None = None,
     options: PathOptions | None = None,
-    watch: Watch | None = None,
+    progress: Progress | None = None,
     view: View = as_it_is,
     chain: LangevinOptions | None = None,
 ) -> tuple[Record, Reconstruction]:
@@ -79,21 +84,20 @@ def restore(
         task, name: for the record.
         truth: (1, C, H, W) where known, as it is viewed; it is only used to report PSNR.
         view: what is to be seen of a picture, such as its grey where the prior is for colour.
-        options, watch, chain: as for `reconstruct`.
+        options, progress, chain: as for `reconstruct`.
 
     Raises:
         InputError: likelihood and prior do not fit each other.
     """
     started = time.perf_counter()
-    result = reconstruct(likelihood, prior, weight, options, watch, chain)
+    result = reconstruct(likelihood, prior, weight, options, chain=chain, progress=progress)
     seconds = time.perf_counter() - started
-    near = likelihood.gaussian()
     record = Record(
         task=task,
         image=name,
-        psnr_before=_quality(view(near.operator.linear.pseudoinverse(near.y)), truth),
-        psnr_start=_quality(view(result.start), truth),
-        psnr_after=_quality(view(result.image), truth),
+        psnr_before=None if truth is None else _quality(view(explanation(likelihood)), truth),
+        psnr_start=None if truth is None else _quality(view(result.start), truth),
+        psnr_after=None if truth is None else _quality(view(result.image), truth),
         data_energy=float(result.data_energy[0]),
         prior_energy=float(result.prior_energy[0]),
         weight=float(result.weight[0]),
@@ -101,13 +105,22 @@ def restore(
         evaluations=int(result.evaluations[0]),
         seconds=seconds,
         status=result.status[0].name.lower(),
+        remaining=_finite(float(result.path[int(result.chosen[0])].decrement[0])),
+        plan=result.reason,
         sigma=float(likelihood.noise_level[0]),
     )
     return record, result
 
 
-def _quality(image: Images, truth: Images | None) -> float | None:
-    if truth is None:
-        return None
-    value = float(psnr(image, truth)[0])
+def explanation(likelihood: Likelihood) -> Images:
+    """A⁺y, the picture of least norm that explains the measurements best."""
+    near = likelihood.gaussian()
+    return near.operator.linear.pseudoinverse(near.y)
+
+
+def _quality(image: Images, truth: Images) -> float | None:
+    return _finite(float(psnr(image, truth)[0]))
+
+
+def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None

@@ -13,7 +13,7 @@ import torch
 from aipo.basics.arrays import Images
 from aipo.basics.errors import InputError
 from aipo.basics.quality import psnr
-from aipo.cli.record import Record, View, as_it_is
+from aipo.cli.record import Record, View, as_it_is, explanation
 from aipo.io.images import hstack, write_image
 from aipo.io.tensors import write_atomic
 from aipo.likelihoods import Likelihood
@@ -33,6 +33,7 @@ _COLUMNS = (
     ("evaluations", "evaluations", "{}"),
     ("seconds", "seconds", "{:.1f}"),
     ("status", "status", "{}"),
+    ("remaining", "nats left", "{:.0f}"),
 )
 
 # What a restoration leaves behind, after its name: the picture, side by side with the measurement, the path.
@@ -60,14 +61,23 @@ def prepare_folder(out: str | Path) -> Path:
 
 
 def table(records: Sequence[Record]) -> str:
-    """The records as aligned text columns, "-" where unknown."""
+    """The records as aligned text columns, "-" where unknown, and what was done, each plan once."""
     rows = [[title for _, title, _ in _COLUMNS]]
     for record in records:
         values = asdict(record)
         rows.append(["-" if values[key] is None else form.format(values[key]) for key, _, form in _COLUMNS])
     widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    plans: dict[str, list[str]] = {}
+    for record in records:
+        plans.setdefault(record.plan, []).append(f"{record.task} {record.image}")
+    lines += ["", *(f"{_few(names)}: {reason}" for reason, names in plans.items())]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first name, and how many follow."""
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def write_summary(folder: Path, records: Sequence[Record]) -> None:
@@ -97,8 +107,7 @@ def write_pictures(
 
 def measurement_picture(likelihood: Likelihood) -> Images:
     """A picture of what was measured: A⁺y, for compressed sensing stretched to the visible range."""
-    near = likelihood.gaussian()
-    image = near.operator.linear.pseudoinverse(near.y)
+    image = explanation(likelihood)
     operator = likelihood.operator
     last = operator.operators[-1] if isinstance(operator, Composition) else operator
     if isinstance(last, GaussianSensing):

@@ -21,8 +21,7 @@ from aipo.io.images import read_image
 from aipo.io.measurements import load_measurement
 from aipo.likelihoods import Gaussian, Likelihood
 from aipo.operators import Grey, Identity, LinearOperator, Mask, Operator
-from aipo.path.state import State
-from aipo.posterior.langevin import Draw, LangevinOptions
+from aipo.posterior.langevin import LangevinOptions
 from aipo.priors import FlowPrior, load_prior
 from aipo.priors.checks import check_pictures
 from aipo.selection.plans import Weight
@@ -78,7 +77,7 @@ def _within(folder: str) -> list[str]:
 
 
 def restore_files(
-    files: Sequence[str], out: str, options: RestoreOptions, watch: Callable[[str, State | Draw], None]
+    files: Sequence[str], out: str, options: RestoreOptions, bar: Callable[[str, int, int], None]
 ) -> tuple[list[Record], list[str]]:
     """Restore every file to `out`; a file that cannot be used is reported and the rest go on.
 
@@ -102,7 +101,7 @@ def restore_files(
     failures: list[str] = []
     for file, name in zip(files, names, strict=True):
         try:
-            records.append(_restore_file(file, name, folder, prior, options, watch))
+            records.append(_restore_file(file, name, folder, prior, options, bar))
         except AipoError as error:
             failures.append(str(error))
             continue
@@ -116,7 +115,7 @@ def _restore_file(
     folder: Path,
     prior: FlowPrior,
     options: RestoreOptions,
-    watch: Callable[[str, State | Draw], None],
+    bar: Callable[[str, int, int], None],
 ) -> Record:
     if Path(file).is_dir():
         raise InputError(
@@ -129,9 +128,16 @@ def _restore_file(
         likelihood = likelihood.through(seen)
     likelihood = likelihood.to(options.device)
     truth = _reference(options, file, seen.measurement_shape)
-    watching = partial(watch, name)
     record, result = restore(
-        task, name, likelihood, prior, options.weight, truth, watch=watching, view=seen, chain=options.chain
+        task,
+        name,
+        likelihood,
+        prior,
+        options.weight,
+        truth,
+        progress=partial(bar, name),
+        view=seen,
+        chain=options.chain,
     )
     write_pictures(folder, name, likelihood, result, truth, seen)
     return record

@@ -16,7 +16,9 @@ from aipo.path.state import State
 from aipo.path.trace import Trace
 from aipo.posterior.chain import Samples, chain, sampling_problem
 from aipo.posterior.langevin import Draw, LangevinOptions
+from aipo.priors.checks import check_inputs
 from aipo.priors.prior import Prior
+from aipo.reconstruction.progress import Forecast, Progress, forecast
 from aipo.selection.criteria import Tracker, last_accepted
 from aipo.selection.plans import Plan, plan
 
@@ -86,22 +88,31 @@ def trace(
         options: weights, predictor and corrector; by default those of `plan(likelihood, prior)`.
         copies: of each image in the batch, see `Trace`.
     """
+    check_inputs(likelihood, prior)
     planned = plan(likelihood, prior, "auto", options).options
     assert isinstance(planned, PathOptions)
     return Trace(prepared(likelihood.simplest(), prior, planned), planned, copies)
 
 
-def follow(planned: Plan, likelihood: Likelihood, prior: Prior, watch: Watch | None = None) -> Followed:
+def follow(
+    planned: Plan,
+    likelihood: Likelihood,
+    prior: Prior,
+    watch: Watch | None = None,
+    progress: Progress | None = None,
+) -> Followed:
     """Follow a plan.
 
     Args:
         planned: for this likelihood and prior.
         likelihood: in its simplest spelling.
         watch: called with every state of a path and every draw of a chain.
+        progress: called after every evaluation, see `Progress`.
     """
+    tell = progress or (lambda done, expected: None)
     if isinstance(planned.options, LangevinOptions):
-        return _chain(planned.options, likelihood, prior, watch)
-    return _path(planned, planned.options, likelihood, prior, watch)
+        return _chain(planned.options, likelihood, prior, watch, tell)
+    return _path(planned, planned.options, likelihood, prior, watch, tell)
 
 
 def exact_form(prior: Prior) -> Prior:
@@ -116,11 +127,18 @@ def energies(image: Images, likelihood: Likelihood, prior: Prior) -> tuple[PerIm
 
 
 def _path(
-    planned: Plan, options: PathOptions, likelihood: Likelihood, prior: Prior, watch: Watch | None
+    planned: Plan,
+    options: PathOptions,
+    likelihood: Likelihood,
+    prior: Prior,
+    watch: Watch | None,
+    tell: Progress,
 ) -> Followed:
     criterion, count = planned.criterion, len(likelihood)
     batch = criterion.batch()
-    tracer = Trace(prepared(batch, prior, options), options, len(batch) // count)
+    problem = prepared(batch, prior, options)
+    ahead = forecast(tell, options, len(batch), not criterion.ends)
+    tracer = Trace(ahead.watched(problem), options, len(batch) // count)
     tracker, whole = Tracker(PATIENCE), []
     for state in tracer:
         whole.append(state)
@@ -128,6 +146,7 @@ def _path(
         tracker.add(torch.where(accepted, criterion(state.x), torch.inf))
         if watch:
             watch(state)
+        ahead.reached(state.index, int(tracker.best().max()), PATIENCE)
         finished = tracker.finished() & ~criterion.early(state.x)
         if bool(finished.all()):
             break
@@ -141,7 +160,7 @@ def _path(
             watch(path[-1])
     evaluations = whole[-1].evaluations.reshape(-1, count).sum(0)
     chosen, values = criterion.choose(path, values)
-    return Followed(tracer.problem, [state.x for state in whole], path, values, chosen, evaluations)
+    return Followed(problem, [state.x for state in whole], path, values, chosen, evaluations)
 
 
 def _first(state: State, count: int) -> State:
@@ -168,10 +187,13 @@ def _final_steps(exact: Problem, options: PathOptions, path: list[State]) -> Sta
     return replace(state, index=len(path), evaluations=path[-1].evaluations + state.evaluations)
 
 
-def _chain(options: LangevinOptions, likelihood: Likelihood, prior: Prior, watch: Watch | None) -> Followed:
+def _chain(
+    options: LangevinOptions, likelihood: Likelihood, prior: Prior, watch: Watch | None, tell: Progress
+) -> Followed:
     """The posterior mean, as a path of one state at λ = 1."""
     problem = sampling_problem(likelihood, prior)
-    drawn = chain(problem, likelihood, options=options, watch=watch)
+    ahead = Forecast(tell, 1, len(likelihood) * (options.evaluations + 1), early=False)
+    drawn = chain(ahead.watched(problem), likelihood, options=options, watch=watch)
     weight = torch.ones(len(likelihood)).to(likelihood.y)
     data, energy = energies(drawn.mean, likelihood, prior)
     evaluations = torch.full_like(weight, drawn.evaluations + 1).long()

@@ -3,8 +3,10 @@
 from aipo.likelihoods import Likelihood
 from aipo.path.options import PathOptions
 from aipo.posterior.langevin import LangevinOptions
+from aipo.priors.checks import check_inputs
 from aipo.priors.prior import Prior
 from aipo.reconstruction.follow import Watch, follow
+from aipo.reconstruction.progress import Progress
 from aipo.reconstruction.result import Reconstruction, reconstruction
 from aipo.selection.plans import Weight, plan
 
@@ -16,6 +18,7 @@ def reconstruct(
     options: PathOptions | None = None,
     watch: Watch | None = None,
     chain: LangevinOptions | None = None,
+    progress: Progress | None = None,
 ) -> Reconstruction:
     """Restore pictures from their measurements.
 
@@ -33,8 +36,10 @@ def reconstruct(
             - "sure", "discrepancy" and "l-curve" choose one state of the path. "sure" is PURE for photons.
         options: how the path is followed; by default as `aipo.selection.plan` decides. It is followed as it
             stands, and with a given λ it ends there.
-        watch: called with every state of a path and every draw of a chain, for progress bars.
+        watch: called with every state of a path and every draw of a chain.
         chain: how the chain of "mean" is run, by default `LangevinOptions()`.
+        progress: called as progress(done, expected) after every evaluation of the prior, for progress bars;
+            `expected` counts the evaluations of the whole restoration and is corrected on the way.
 
     Returns:
         The pictures, and how they were found; `plan.reason` says in one sentence what was done and why.
@@ -42,7 +47,8 @@ def reconstruct(
     Raises:
         InputError: a weight that is none of these, or options that the weight does not use.
     """
+    check_inputs(likelihood, prior)
     planned = plan(likelihood, prior, weight, options, chain)
-    found = follow(planned, likelihood.simplest(), prior, watch)
+    found = follow(planned, likelihood.simplest(), prior, watch, progress)
     image, shares = planned.combine(found.pictures, found.weights, found.chosen, found.usable)
     return reconstruction(planned, found, image, shares, likelihood, prior)

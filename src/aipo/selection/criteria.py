@@ -261,6 +261,10 @@ class Tracker:
         """Record the newest state's value; one that is not finite never wins."""
         self.values.append(torch.where(torch.isfinite(value), value, torch.inf))
 
+    def best(self) -> Tensor:
+        """The state of the smallest value so far, (B,)."""
+        return smallest(torch.stack(self.values))
+
     def finished(self) -> Tensor:
         """(B,) bool."""
-        return len(self.values) - 1 - smallest(torch.stack(self.values)) >= self.patience
+        return len(self.values) - 1 - self.best() >= self.patience
