@@ -4,12 +4,14 @@ import pytest
 import torch
 from noise_models import MODELS, PRIOR, SHAPE, drawn, measured
 
+from aipo import priors
 from aipo.basics.arrays import White
-from aipo.likelihoods import Gaussian, Heteroscedastic
+from aipo.likelihoods import Gamma, Gaussian, Heteroscedastic
 from aipo.operators import Identity, Mask, gamma_curve
 from aipo.path.objective import objective
 from aipo.posterior.chain import sampling_problem
 
+# Draws, so that a bound of 0.1 on correlations is 4.5 standard errors off.
 COUNT = 4000
 PROBLEMS = {
     "path": objective,
@@ -54,6 +56,20 @@ def test_a_surer_value_takes_shorter_steps_and_no_other_does(masked):
     others = torch.ones(SHAPE, dtype=torch.bool)
     others[0, 1, 1] = False
     torch.testing.assert_close(found[others], before[others])
+
+
+def test_a_dark_values_steps_fit_its_own_posterior():
+    """Speckle of 20 looks: the value's variance is about y²/20, and by the closed form's picture far more."""
+    shape, dark = (1, 1, 4), torch.tensor([0.02, 0.03, 0.04, 0.05], dtype=torch.float64)
+    y = torch.stack((dark, 0.6 + dark, 0.9 + dark, 1.1 + dark), 1).reshape(4, *shape)
+    likelihood = Gamma(Identity(shape), y, 20.0)
+    prior = priors.Gaussian(torch.full(shape, 0.5).double(), 0.04 * torch.eye(4).double())
+    problem, weight = sampling_problem(likelihood, prior), torch.ones(4, dtype=torch.float64)
+    first = torch.tensor([1.0, 0, 0, 0], dtype=torch.float64).expand(4, *shape)
+    ratio = problem.metric(weight)(first)[:, 0, 0, 0] / (dark**2 / 20)
+    assert (ratio > 0.4).all() and (ratio < 1.2).all()
+    torch.testing.assert_close(problem.start(weight)[:, 0, 0, 0], dark, rtol=0.05, atol=0)
+    assert (objective(likelihood, prior).start(weight)[:, 0, 0, 0] > 2 * dark).all()
 
 
 def test_bent_values_keep_the_metric_of_what_is_near_them():

@@ -1,6 +1,6 @@
 """Draws from posteriors that are known, Gaussian ones exactly; and what happens off the data."""
 
-import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from aipo import priors
 from aipo.basics.arrays import White
 from aipo.basics.errors import InputError
-from aipo.likelihoods import Gamma, Gaussian, Laplace, Poisson
+from aipo.likelihoods import Gamma, Gaussian, Laplace, Likelihood, Poisson
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
 from aipo.posterior.chain import sample, sampling_problem
 from aipo.posterior.langevin import LangevinOptions
@@ -121,39 +121,54 @@ def test_a_chain_turns_back_where_the_energy_is_not_finite():
     assert float(found.objectives.diff(dim=0).abs().gt(0).double().mean()) > 0.5, "it goes on moving"
 
 
-def test_a_count_of_photons_is_averaged_as_quadrature_does():
-    """One pixel, Poisson noise, Gaussian prior: the posterior mean by summing over a grid."""
-    shape = (1, 1, 1)
-    prior = priors.Gaussian(torch.full(shape, 0.5, dtype=torch.float64), torch.tensor([[0.04]]).double())
-    y = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64).reshape(3, *shape)
-    likelihood = Poisson(Identity(shape), y, 20.0)
-    found = sample(likelihood, prior, options=LangevinOptions(4000, 200, step=0.2))
-    grid = torch.linspace(-0.2, 1.6, 4001, dtype=torch.float64).reshape(-1, *shape)
-    for i in range(3):
-        own = likelihood.select(torch.tensor([i]).repeat(len(grid)))
-        density = torch.exp(-(own(grid) + prior.energy(grid)))
-        mean = float((grid.flatten() * density).sum() / density.sum())
-        spread = math.sqrt(float(((grid.flatten() - mean) ** 2 * density).sum() / density.sum()))
-        assert float(found.mean[i]) == pytest.approx(mean, abs=0.15 * spread)
-        assert float(found.std[i]) == pytest.approx(spread, rel=0.15)
+def test_counts_of_photons_are_averaged_as_quadrature_does():
+    """Poisson noise on 256 values that are independent under the prior, so that each has its quadrature.
+
+    A spread is off by 0.08 in log, 0.005 on average; a mean by 0.06 of the spread, 0.004 on average. The
+    bounds are more than ten standard errors off.
+    """
+    shape, std = (1, 8, 8), 0.2
+    prior = priors.Gaussian(torch.full(shape, 0.5).double(), std**2 * torch.eye(64).double())
+    generator = torch.Generator().manual_seed(0)
+    x = 0.5 + std * torch.randn(4, *shape, generator=generator, dtype=torch.float64)
+    y = Poisson(Identity(shape), torch.zeros_like(x), 20.0).simulate(x, generator)
+    found = sample(Poisson(Identity(shape), y, 20.0), prior, options=LangevinOptions(2000, 200, step=0.2))
+    mean, spread = by_quadrature(lambda y: Poisson(Identity((1, 1, 1)), y, 20.0), y, 0.5, std)
+    assert float((found.std / spread).log().mean()) == pytest.approx(0, abs=0.08)
+    assert float(((found.mean - mean) / spread).mean()) == pytest.approx(0, abs=0.06)
 
 
 def test_dark_speckle_is_averaged_as_quadrature_does():
-    """A dark value beside bright ones is far surer than they are: in their steps it would be thrown about."""
-    shape, std = (1, 1, 4), 0.2
+    """A dark value beside bright ones is far surer than they are: in their steps it would be thrown about.
+
+    300 independent chains. The dark spread is off by 0.17 in log in each, 0.01 on average; the mean by 0.14
+    of the spread, 0.008 on average: the bounds are ten standard errors off. In steps for the picture of the
+    closed form, where the dark value is eight times too bright, the average spread is 0.2 to 0.3 too large
+    in log and the average mean 0.1 to 0.3 of the spread too bright.
+    """
+    shape, std, count = (1, 1, 4), 0.2, 300
     prior = priors.Gaussian(torch.full(shape, 0.5).double(), std**2 * torch.eye(4).double())
-    dark = torch.linspace(0.02, 0.04, 12, dtype=torch.float64)
-    y = torch.stack((dark, 0.6 + dark, 0.9 + dark, 1.1 + dark), 1).reshape(12, *shape)
-    likelihood = Gamma(Identity(shape), y, 20.0)
-    found = sample(likelihood, prior, options=LangevinOptions(1000, 200))
-    grid = torch.linspace(1e-3, 0.5, 4001, dtype=torch.float64)[:, None].expand(4001, 12)
-    own = Gamma(Identity((1, 1, 12)), dark.expand(4001, 1, 1, 12), 20.0).energies(grid[:, None, None])
-    density = torch.exp(-(own[:, 0, 0] + 0.5 * ((grid - 0.5) / std) ** 2))
-    density = density / density.sum(0)
-    mean = (grid * density).sum(0)
-    spread = ((grid - mean) ** 2 * density).sum(0).sqrt()
-    assert float(((found.mean[:, 0, 0, 0] - mean) / spread).abs().mean()) < 0.4
-    assert float((found.std[:, 0, 0, 0] / spread).mean()) == pytest.approx(1, abs=0.3)
+    dark = torch.linspace(0.02, 0.04, count, dtype=torch.float64)
+    y = torch.stack((dark, 0.6 + dark, 0.9 + dark, 1.1 + dark), 1).reshape(count, *shape)
+    found = sample(Gamma(Identity(shape), y, 20.0), prior, options=LangevinOptions(1600, 300))
+    mean, spread = by_quadrature(lambda y: Gamma(Identity((1, 1, 1)), y, 20.0), y, 0.5, std)
+    ratio = (found.std / spread).log().mean(0)
+    error = ((found.mean - mean) / spread).mean(0)
+    assert float(ratio.abs().max()) < 0.1 and float(error.abs().max()) < 0.1
+
+
+def by_quadrature(
+    of: Callable[[Tensor], Likelihood], y: Tensor, centre: float, std: float
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of every value that y measures, under the prior N(centre, std²)."""
+    grid = torch.linspace(-0.2, 1.8, 3001, dtype=torch.float64)
+    likelihood = of(y.reshape(-1, 1, 1, 1))
+    own = torch.stack([likelihood(u.expand(y.numel(), 1, 1, 1)) for u in grid], 1)
+    log_density = -own - 0.5 * ((grid - centre) / std) ** 2
+    density = torch.softmax(log_density, 1)
+    mean = density @ grid
+    spread = (density * (grid - mean[:, None]) ** 2).sum(1).sqrt()
+    return mean.reshape(y.shape), spread.reshape(y.shape)
 
 
 def test_an_image_gets_the_same_chain_alone_and_in_a_batch():
@@ -194,7 +209,11 @@ def test_laplaces_approximation_takes_curvature_from_the_prior_not_from_its_metr
     likelihood, _ = problem(OPERATORS["inpaint"], 2)
     weight = torch.ones(2, dtype=torch.float64)
     found = laplace_std(
-        sampling_problem(likelihood, Narrow()), likelihood.operator.adjoint(likelihood.y), weight, [0, 1], 400
+        sampling_problem(likelihood, Narrow()),
+        likelihood.operator.linear.adjoint(likelihood.y),
+        weight,
+        [0, 1],
+        400,
     )
     own = Narrow()._own
     a = likelihood.operator(torch.eye(20, dtype=torch.float64).unflatten(1, SHAPE)).T

@@ -68,13 +68,21 @@ def data_scale(near: Gaussian) -> Scale:
     return Scale(metric, noise)
 
 
-def uneven_scale(likelihood: Likelihood, near: Gaussian, closed: Posterior) -> Scale:
-    """The surrogate's, in shorter steps where entries are measured one by one and one is surer than most."""
-    scale, operator = surrogate_scale(near, closed), likelihood.operator
-    if near is likelihood or near.operator is not operator or not isinstance(operator, Identity | Mask):
-        return scale
-    surer = likelihood.precision(closed.mode(near.y, near.sigma**2)) * expand(near.sigma**2, near.y)
-    return _narrower(scale, 1 - operator.adjoint(1 - surer.clamp_min(1) ** -0.5))
+def uneven(likelihood: Likelihood, near: Gaussian) -> bool:
+    """Whether entries are measured one by one and some of them may be surer than `near` says."""
+    entrywise = near.operator is likelihood.operator and isinstance(near.operator, Identity | Mask)
+    return entrywise and near is not likelihood
+
+
+def uneven_scale(likelihood: Likelihood, near: Gaussian, closed: Posterior, picture: Images) -> Scale:
+    """The surrogate's, in shorter steps for entries that are surer than `near` says.
+
+    How sure a value is depends on the value itself where noise does, so `picture` should be near the
+    posterior: a dark value taken for a brighter one gets steps several times too long.
+    """
+    surer = likelihood.precision(picture) * expand(near.sigma**2, near.y)
+    shorter = 1 - likelihood.operator.linear.adjoint(1 - surer.clamp_min(1) ** -0.5)
+    return _narrower(surrogate_scale(near, closed), shorter)
 
 
 def _narrower(scale: Scale, shorter: Images) -> Scale:
