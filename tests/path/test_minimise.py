@@ -117,9 +117,9 @@ def test_steps_that_are_too_long_do_not_end_higher_either(solver):
 def test_every_field_of_the_point_belongs_to_its_x(problem, solver):
     solution, _ = run(problem, solver, evaluations=9)
     again = problem.evaluate(solution.point.x)
-    assert torch.equal(solution.point.value, again.value)
-    assert torch.equal(solution.point.gradient, again.gradient)
-    assert torch.equal(solution.point.info["square"], again.info["square"])
+    torch.testing.assert_close(solution.point.value, again.value, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(solution.point.gradient, again.gradient, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(solution.point.info["square"], again.info["square"], rtol=1e-12, atol=1e-14)
 
 
 @solvers

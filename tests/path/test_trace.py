@@ -61,9 +61,9 @@ def test_the_energies_of_a_state_are_those_of_its_picture():
     model = parabolas()
     for state in Trace(model.problem(), PathOptions((0.0, 0.5, 1.0), warm, evaluations=2)):
         terms = model.terms(state.x, torch.arange(3), PLAIN)
-        assert torch.equal(state.data_energy, terms.data)
-        assert torch.equal(state.prior_energy, terms.prior)
-        assert torch.equal(state.objective, terms.data + state.weight * terms.prior)
+        assert torch.allclose(state.data_energy, terms.data, rtol=1e-12)
+        assert torch.allclose(state.prior_energy, terms.prior, rtol=1e-12)
+        assert torch.allclose(state.objective, terms.data + state.weight * terms.prior, rtol=1e-12)
 
 
 def test_a_state_sums_up_how_far_from_its_minimum_it_ended():
