@@ -10,7 +10,7 @@ from aipo import priors
 from aipo.basics.arrays import White
 from aipo.basics.errors import InputError
 from aipo.likelihoods import Gamma, Gaussian, Laplace, Likelihood, Poisson
-from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
+from aipo.operators import Composition, GaussianSensing, Identity, LinearOperator, Mask
 from aipo.posterior.chain import sample, sampling_problem
 from aipo.posterior.langevin import LangevinOptions
 from aipo.posterior.laplace import laplace_std
@@ -182,6 +182,26 @@ def test_an_image_gets_the_same_chain_alone_and_in_a_batch():
     assert torch.equal(again.mean, together.mean)
 
 
+def test_a_seed_decides_the_chain():
+    """Each of six images has other draws under another seed, and the same bits under the same."""
+    likelihood, _ = problem(OPERATORS["sense"], 6)
+    options = LangevinOptions(evaluations=40, burn_in=20)
+    first, again, other = (sample(likelihood, PRIOR, options=options, seed=seed) for seed in (5, 5, 6))
+    assert all(torch.equal(getattr(first, name), getattr(again, name)) for name in ("mean", "images"))
+    apart = (first.images[-1] - other.images[-1]).abs().flatten(1).amax(1)
+    assert (apart > 0.01).all(), "spreads are 0.1 to 0.2"
+    alone = sample(likelihood.select(torch.tensor([3])), PRIOR, options=options, seed=5)
+    torch.testing.assert_close(first.images[:, 3:4], alone.images, rtol=0, atol=1e-8)
+
+
+def test_equal_measurements_are_drawn_alike():
+    """However their operator is spelled: speckle on single values, whose metric knows how sure each is."""
+    plain = Gamma(Identity(SHAPE), torch.linspace(0.05, 1, 40, dtype=torch.float64).reshape(2, *SHAPE), 20.0)
+    other = Gamma(Composition(Identity(SHAPE), Identity(SHAPE)), plain.y, 20.0)
+    options = LangevinOptions(evaluations=40, burn_in=20)
+    assert torch.equal(sample(other, PRIOR, options=options).mean, sample(plain, PRIOR, options=options).mean)
+
+
 def test_a_reconstruction_knows_its_mean_spread_and_draws():
     likelihood, x = problem(OPERATORS["denoise"], 4)
     result = reconstruct(likelihood, PRIOR, "mean")
@@ -247,6 +267,7 @@ def test_noise_that_is_not_gaussian_is_sampled_too():
         (lambda lik: LangevinOptions(friction=-1.0), r"friction = -1\.0"),
         (lambda lik: sample(lik, PRIOR, 0), "count = 0"),
         (lambda lik: sample(lik, PRIOR, 8, 0.0), r"weight = 0\.0"),
+        (lambda lik: sample(lik, PRIOR, seed=-1), "seed = -1"),
         (lambda lik: sample(lik, PRIOR).interval(1.5), r"coverage = 1\.5"),
     ],
 )

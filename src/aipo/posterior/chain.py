@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from numpy.random import SeedSequence
 from torch import Tensor
 
 from aipo.basics.arrays import Images, White, content_seed
@@ -69,6 +70,7 @@ def sample(
     options: LangevinOptions | None = None,
     start: Images | None = None,
     watch: Callable[[Draw], None] | None = None,
+    seed: int = 0,
 ) -> Samples:
     """Draw from the posterior of every image of a batch.
 
@@ -80,12 +82,18 @@ def sample(
         options: length and step of the chain.
         start: (B, C, H, W) near which the chains begin; by default the surrogate's own picture.
         watch: called with every draw, for progress bars.
+        seed: 0 or more; the same seed gives the same chains, another seed gives others. The noise of an
+            image follows from its measurement and the seed, whatever else is in its batch.
 
     Raises:
-        InputError: more pictures to keep than steps after the burn-in, or a weight that is not positive.
+        InputError: more pictures to keep than steps after the burn-in, a weight that is not positive, or a
+            negative seed.
     """
     check_inputs(likelihood, prior)
-    return chain(sampling_problem(likelihood, prior), likelihood, count, weight, options, start, watch)
+    # Equal problems get equal answers.
+    likelihood = likelihood.simplest()
+    problem = sampling_problem(likelihood, prior)
+    return chain(problem, likelihood, count, weight, options, start, watch, seed)
 
 
 def chain(
@@ -96,6 +104,7 @@ def chain(
     options: LangevinOptions | None = None,
     start: Images | None = None,
     watch: Callable[[Draw], None] | None = None,
+    seed: int = 0,
 ) -> Samples:
     """As `sample`, of a `sampling_problem` at hand: preparing one can take longer than its chain."""
     options = options or LangevinOptions()
@@ -104,8 +113,10 @@ def chain(
         raise InputError(f"count = {count}; keep between 1 and {used} of the steps after the burn-in")
     if not 0 < weight < float("inf"):
         raise InputError(f"weight = {weight}; use a positive number, 1 for the posterior")
+    if seed < 0:
+        raise InputError(f"seed = {seed}; use a whole number, 0 or more")
     weights = torch.full((len(likelihood),), weight).to(likelihood.y)
-    white = White([content_seed(y) for y in likelihood.y])
+    white = _white(likelihood, seed)
     begin = problem.start(weights) if start is None else start
     if problem.noise is not None:
         begin = begin + BEGUN * problem.noise(weights, white)
@@ -125,6 +136,12 @@ def chain(
             images.append(draw.x)
     std = (squares / max(1, used - 1)).sqrt()
     return Samples(mean, std, torch.stack(images), torch.stack(objectives), options.evaluations + 1)
+
+
+def _white(likelihood: Likelihood, seed: int) -> White:
+    """Noise of every image that follows from its measurement and the seed."""
+    seeds = [SeedSequence((content_seed(y), seed)).generate_state(1)[0] for y in likelihood.y]
+    return White([int(own) for own in seeds])
 
 
 def sampling_problem(likelihood: Likelihood, prior: Prior) -> Problem:
