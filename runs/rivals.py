@@ -19,9 +19,9 @@ from skimage.restoration import denoise_tv_chambolle, inpaint_biharmonic
 from torch import Tensor
 
 from aipo.basics.arrays import Images, Measurements
+from aipo.basics.conjugate_gradients import conjugate_gradients
 from aipo.basics.errors import InputError
 from aipo.basics.quality import psnr
-from aipo.gaussian.closed_form import conjugate_gradients
 from aipo.operators import GaussianSensing, Identity, LinearOperator, Mask
 
 Denoiser = Callable[[np.ndarray, float], np.ndarray]
@@ -161,7 +161,7 @@ def data_proximal(operator: LinearOperator, y: Measurements, rho: float) -> Call
         return operator.adjoint(operator.forward(x)) + rho * x
 
     def fit(v: Images) -> Images:
-        return conjugate_gradients(normal, back + rho * v, lambda r: r, tolerance=1e-6).to(v.dtype)
+        return conjugate_gradients(normal, back + rho * v, tolerance=1e-6).x.to(v.dtype)
 
     return fit
 

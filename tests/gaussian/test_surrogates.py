@@ -1,5 +1,7 @@
 """Gaussian surrogates: factor, precision and covariance agree; fits recover densities that are known."""
 
+from itertools import product
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -319,3 +321,19 @@ def test_parts_that_do_not_fit_are_refused():
     good = textured((3, 4, 5))
     with pytest.raises(InputError, match=r"power \(3, 4, 5\)"):
         LowRankStationary(good.mean, good.loadings, good.colours, torch.ones(3, 4, 5))
+
+
+@pytest.mark.parametrize("make", [stationary, textured])
+@pytest.mark.parametrize("shape", [(3, 4, 5), (1, 5, 4)], ids=str)
+def test_averaged_inverse_is_the_mean_over_all_places(make, shape):
+    """Of the matrix itself, moved to each place of the picture, and of its mirror images."""
+    surrogate, noise, (channels, height, width) = make(shape), 0.3, shape
+    covariance = covariance_of(surrogate, shape)
+    inverse = torch.linalg.inv(covariance + noise * torch.eye(len(covariance), dtype=torch.float64))
+    moved = inverse.reshape(*shape, *shape)
+    kernel = torch.zeros(channels, channels, height, width, dtype=torch.float64)
+    for row, column in product(range(height), range(width)):
+        kernel += moved.roll((-row, -column), (1, 2))[:, :, :, :, row, column].movedim(3, 1)
+    expected = torch.fft.rfft2(kernel / (height * width)).real
+    found = surrogate.averaged_inverse(randn(1, *shape), noise).permute(2, 3, 0, 1)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)

@@ -55,7 +55,7 @@ class Filtered(Posterior):
             found[chosen] = (mix_colours(inverse, own) + smooth).to(v.dtype)
         return found
 
-    def _from_residual(self, residual: Measurements, alpha: PerImage) -> Images:
+    def _from_residual(self, residual: Measurements, alpha: PerImage, tolerance: float) -> Images:
         return self.metric(self.operator.adjoint(residual), alpha)
 
     def _at(self, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -72,9 +72,9 @@ class Filtered(Posterior):
 
 
 def mix_colours(matrices: Tensor, v: Images) -> Images:
-    """Multiply the colours of v at each frequency by a matrix, (H, W//2 + 1, C, C)."""
+    """Multiply the colours of v at each frequency by a matrix, (H, W//2 + 1, C, C), one or one per image."""
     if len(v) == 0:
         return v  # which MKL's transform refuses
     # Entry by entry, not as a matrix product, whose rounding depends on the batch.
-    mixed = (matrices.movedim((2, 3), (0, 1)) * torch.fft.rfft2(v)[:, None]).sum(2)
+    mixed = (matrices.movedim((-2, -1), (-4, -3)) * torch.fft.rfft2(v)[:, None]).sum(2)
     return torch.fft.irfft2(mixed, s=v.shape[-2:])

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from aipo.basics.arrays import Images, Measurements, PerImage, dot, expand, rowwise
-from aipo.gaussian.closed_form import Noise, Posterior, conjugate_gradients, wiener_noise
+from aipo.basics.conjugate_gradients import Product
+from aipo.gaussian.closed_form import ByIterations, Noise, Posterior, wiener_noise
 from aipo.gaussian.low_rank_stationary import LowRankStationary
 from aipo.gaussian.stationary import StationaryGaussian
 from aipo.gaussian.surrogate import Surrogate
@@ -58,14 +59,14 @@ class Spectral(Posterior):
         rest = (flat - rowwise(taken, basis.T)).unflatten(1, u.shape[1:])
         return self.surrogate.factor(rest) / expand(alpha.to(like).sqrt(), like)
 
-    def _from_residual(self, residual: Measurements, alpha: PerImage) -> Images:
+    def _from_residual(self, residual: Measurements, alpha: PerImage, tolerance: float) -> Images:
         """ΣAᵀ (AΣAᵀ + α)⁻¹ r."""
         coefficients = rowwise(residual.flatten(1), self._u) / (self._squares + alpha[:, None])
         dual = rowwise(coefficients, self._u.T).unflatten(1, residual.shape[1:])
         return self.surrogate.factor(self.surrogate.factor_adjoint(self.operator.adjoint(dual)))
 
 
-class Iterative(Posterior):
+class Iterative(ByIterations):
     """The metric takes AᵀA to be t·I, t its mean eigenvalue: (t + αΣ⁻¹)⁻¹ = Σ(Σ + α/t)⁻¹/t, a Wiener filter.
 
     The mode is exact: conjugate gradients on AᵀA + αΣ⁻¹, with that as preconditioner.
@@ -85,10 +86,5 @@ class Iterative(Posterior):
     def noise(self, like: Images, alpha: PerImage, white: Noise) -> Images:
         return wiener_noise(self.surrogate, like, alpha / self.scale, white) / self.scale**0.5
 
-    def _from_residual(self, residual: Measurements, alpha: PerImage) -> Images:
-        def hessian(v: Tensor) -> Tensor:
-            data = self.operator.adjoint(self.operator.forward(v))
-            return data + expand(alpha, v) * self.surrogate.precision(v)
-
-        right = self.operator.adjoint(residual)
-        return conjugate_gradients(hessian, right, lambda v: self.metric(v, alpha))
+    def _preconditioner(self, alpha: PerImage) -> Product:
+        return lambda v: self.metric(v, alpha)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from aipo.basics.arrays import Images, PerImage, rowwise
 from aipo.basics.errors import InputError
 from aipo.gaussian.low_rank import Components, LowRankGaussian
-from aipo.gaussian.stationary import StationaryGaussian, filter_colours
+from aipo.gaussian.stationary import StationaryGaussian, colour_matrices, filter_colours
 
 
 class LowRankStationary(Components):
@@ -20,6 +20,8 @@ class LowRankStationary(Components):
         colours: orthogonal (C, C); its rows are the colour directions in which S is diagonal.
         power: eigenvalues of S for each colour direction in `rfft2` order, (C, H, W//2 + 1).
     """
+
+    textured = True
 
     colours: Tensor
     power: Tensor
@@ -85,6 +87,18 @@ class LowRankStationary(Components):
             chosen = noise == level
             kept[chosen] = v[chosen] - level * self._inverse(v[chosen], level)
         return kept
+
+    def averaged_inverse(self, like: Images, noise: float) -> Tensor:
+        """The mean of (Σ + noise)⁻¹ over all places, as matrices between the colours at each frequency.
+
+        Moved to every place (H·W of them) and averaged, a matrix becomes a filter. (H, W//2 + 1, C, C) in
+        `rfft2` order, float64.
+        """
+        core, whitened = self._core(noise)
+        columns = (whitened @ torch.linalg.cholesky(core)).T.unflatten(1, self.mean.shape)
+        spectra = torch.fft.rfft2(columns)
+        taken = torch.einsum("rihw,rjhw->hwij", spectra, spectra.conj()).real / self.mean[0].numel()
+        return colour_matrices(self.colours, 1 / (self.power.double() + noise)) - taken
 
     def _inverse(self, v: Images, noise: float) -> Images:
         """(W Wᵀ + S + noise)⁻¹ v by Woodbury's identity, in float64."""

@@ -1,12 +1,15 @@
 """Posteriors of entries measured one by one: denoising and inpainting."""
 
+from functools import cached_property
 from math import prod
 
 import torch
 from torch import Tensor
 
 from aipo.basics.arrays import Images, Measurements, PerImage, expand, rowwise
-from aipo.gaussian.closed_form import Noise, Posterior, conjugate_gradients, wiener_noise
+from aipo.basics.conjugate_gradients import Product
+from aipo.gaussian.closed_form import ByIterations, Noise, Posterior, wiener_noise
+from aipo.gaussian.filtered import mix_colours
 from aipo.gaussian.general import Iterative
 from aipo.gaussian.low_rank import LowRankGaussian
 from aipo.gaussian.low_rank_stationary import LowRankStationary
@@ -22,16 +25,21 @@ def observed(operator: Identity | Mask) -> Tensor:
     return torch.ones(operator.shape, dtype=torch.bool) if isinstance(operator, Identity) else operator.mask
 
 
-class MaskedStationary(Posterior):
+class MaskedStationary(ByIterations):
     """AᵀA is a 0/1 mask, Σ a covariance that knows its Wiener filter.
 
     With everything observed C⁻¹ = (I + αΣ⁻¹)⁻¹ = Σ(Σ + α)⁻¹ (the Wiener filter) is exact. For the
-    missing entries P Woodbury's identity asks for (P(I − C⁻¹)Pᵀ)⁻¹ = (P α(Σ + α)⁻¹ Pᵀ)⁻¹; the metric
-    replaces the inverse of the compression by the compression of the inverse, P(Σ + α)Pᵀ/α:
+    missing entries P Woodbury's identity asks for the inverse of N = P(I − C⁻¹)Pᵀ = P α(Σ + α)⁻¹ Pᵀ:
 
-        metric = C⁻¹ + C⁻¹ Pᵀ P (Σ + α)/α Pᵀ P C⁻¹,
+        (AᵀA + αΣ⁻¹)⁻¹ = C⁻¹ + C⁻¹ Pᵀ N⁻¹ P C⁻¹.
 
-    and conjugate gradients with it as preconditioner give the exact solution.
+    The metric takes P(Σ + α)Pᵀ/α for N⁻¹, the compression of the inverse for the inverse of the compression.
+    That is never less, good in a hole, and far too much where the missing entries lie scattered. The
+    preconditioner takes a filter for N, of all filters the nearest: at a distance d of two entries N's mean
+    entry over all pairs of missing entries at that distance. Two missing entries far apart are rare where
+    they lie scattered or in a small hole, so it knows both.
+
+    Source: Chan 1988, An optimal circulant preconditioner for Toeplitz systems.
     """
 
     operator: Identity | Mask
@@ -41,6 +49,7 @@ class MaskedStationary(Posterior):
         super().__init__(operator, surrogate)
         self.missing = ~observed(operator)
         self.complete = not bool(self.missing.any())
+        self._blank = torch.zeros(1, *operator.shape, dtype=torch.float64, device=self.device)
 
     def metric(self, v: Images, alpha: PerImage) -> Images:
         filtered = self.surrogate.wiener(v, alpha)
@@ -60,16 +69,38 @@ class MaskedStationary(Posterior):
         root = self.surrogate.factor(u) / expand(alpha.to(like).sqrt(), like) + white(like)
         return drawn + self.surrogate.wiener(self.missing.to(like) * root, alpha)
 
-    def _from_residual(self, residual: Measurements, alpha: PerImage) -> Images:
-        right = self.operator.adjoint(residual)
+    def _from_residual(self, residual: Measurements, alpha: PerImage, tolerance: float) -> Images:
         if self.complete:
-            return self.metric(right, alpha)
-        known = 1 - self.missing.to(right)
+            return self.metric(self.operator.adjoint(residual), alpha)
+        return super()._from_residual(residual, alpha, tolerance)
 
-        def hessian(v: Tensor) -> Tensor:
-            return known * v + expand(alpha, v) * self.surrogate.precision(v)
+    def _preconditioner(self, alpha: PerImage) -> Product:
+        missing = self.missing.to(alpha)
+        inverses = torch.stack([self._scattered(level) for level in alpha.tolist()])
 
-        return conjugate_gradients(hessian, right, lambda v: self.metric(v, alpha))
+        def product(v: Images) -> Images:
+            filtered = self.surrogate.wiener(v, alpha)
+            hole = missing * mix_colours(inverses, missing * filtered)
+            return filtered + self.surrogate.wiener(hole, alpha)
+
+        return product
+
+    def _scattered(self, alpha: float) -> Tensor:
+        """The inverse of the filter nearest to N, as matrices between the colours at each frequency."""
+        size = self.operator.shape[1:]
+        spectrum = alpha * self.surrogate.averaged_inverse(self._blank, alpha)
+        kernel = torch.fft.irfft2(spectrum.permute(2, 3, 0, 1), s=size) * self._pairs
+        nearest = torch.fft.rfft2(kernel).permute(2, 3, 0, 1)
+        return torch.linalg.inv(nearest.real)
+
+    @cached_property
+    def _pairs(self) -> Tensor:
+        """The share of pairs of missing entries of two colours that lie at each distance, (C, C, H, W)."""
+        spectrum = torch.fft.rfft2(self.missing.to(self._blank))
+        pairs = torch.fft.irfft2(spectrum[:, None] * spectrum[None].conj(), s=self.missing.shape[1:])
+        count = self.missing.flatten(1).sum(1).to(self._blank)
+        whole = (count == 0).diag()[:, :, None, None]  # any filter is good for a colour that lost nothing
+        return torch.where(whole, 1, pairs / (count[:, None] * count).sqrt().clamp_min(1)[:, :, None, None])
 
     def for_sampling(self) -> Posterior:
         """Where few entries are missing exact; where many are, those around them hold them nearly as well."""
@@ -98,7 +129,7 @@ class Hole(Posterior):
             hole[i, self._index] = torch.cholesky_solve(inside, self._factor(level, v))[:, 0]
         return (filtered + self.surrogate.wiener(hole.reshape(v.shape), alpha.double())).to(v.dtype)
 
-    def _from_residual(self, residual: Measurements, alpha: PerImage) -> Images:
+    def _from_residual(self, residual: Measurements, alpha: PerImage, tolerance: float) -> Images:
         return self.metric(self.operator.adjoint(residual), alpha)
 
     def _factor(self, alpha: float, like: Tensor, rows: int = 128) -> Tensor:
@@ -143,7 +174,7 @@ class MaskedLowRank(Posterior):
         result = scaled + rowwise(core, self._q.T) / self._diagonal(alpha)
         return result.to(v.dtype).unflatten(1, v.shape[1:])
 
-    def _from_residual(self, residual: Measurements, alpha: PerImage) -> Images:
+    def _from_residual(self, residual: Measurements, alpha: PerImage, tolerance: float) -> Images:
         return self.metric(self.operator.adjoint(residual), alpha)
 
     def _diagonal(self, alpha: PerImage) -> Tensor:

@@ -20,6 +20,8 @@ class StationaryGaussian(nn.Module):
             (C, G, K); the eigenvalues of Σ. Other sizes interpolate its logarithm.
     """
 
+    textured = True
+
     mean: Tensor
     colours: Tensor
     spectrum: Tensor
@@ -47,6 +49,11 @@ class StationaryGaussian(nn.Module):
         directions = torch.einsum("ij,bjhw->bihw", colours, centred) * taper
         power = torch.fft.fft2(directions).abs().square().mean(0) / taper.square().sum()
         return cls(mean.float(), colours, power.clamp_min(VARIANCE_FLOOR).float())
+
+    @property
+    def shape(self) -> tuple[int, None, None]:
+        """(C, None, None): images of any size."""
+        return (len(self.mean), None, None)
 
     def power(self, like: Images) -> Tensor:
         """Eigenvalues of Σ for the size of `like`, (C, H, W//2 + 1), in `rfft2` order."""
@@ -83,6 +90,10 @@ class StationaryGaussian(nn.Module):
         power = self.power(v)
         return self.apply(power / (power + expand(noise, v)), v)
 
+    def averaged_inverse(self, like: Images, noise: float) -> Tensor:
+        """(Σ + noise)⁻¹ as matrices between the colours at each frequency, (H, W//2 + 1, C, C), float64."""
+        return colour_matrices(self.colours, 1 / (self.power(like).double() + noise))
+
     def __getstate__(self):
         return {**vars(self), "_power": {}}
 
@@ -99,6 +110,12 @@ def filter_colours(colours: Tensor, spectrum: Tensor, v: Images) -> Images:
     transformed = torch.fft.rfft2(torch.einsum("ij,bjhw->bihw", colours, v))
     filtered = torch.fft.irfft2(transformed * spectrum, s=v.shape[-2:])
     return torch.einsum("ij,bihw->bjhw", colours, filtered)
+
+
+def colour_matrices(colours: Tensor, spectrum: Tensor) -> Tensor:
+    """The filter of `filter_colours` as matrices between the colours, (H, W//2 + 1, C, C), in float64."""
+    colours = colours.double()
+    return torch.einsum("chw,ci,cj->hwij", spectrum, colours, colours)
 
 
 def _interpolate_spectrum(spectrum: Tensor, size: tuple[int, int]) -> Tensor:

@@ -15,7 +15,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from aipo.basics.arrays import Images, Measurements, PerImage, dot, expand
+from aipo.basics.arrays import Images, Measurements, PerImage
+from aipo.basics.conjugate_gradients import conjugate_gradients
 from aipo.basics.errors import InputError
 
 # Measured values of one operator -> those of another.
@@ -201,25 +202,14 @@ def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return (int(shape[0]), int(shape[1]), int(shape[2]))
 
 
-def _least_norm(
-    operator: LinearOperator, y: Tensor, iterations: int = 500, tolerance: float = 1e-10
-) -> Images:
-    """CGLS from zero: stays in the range of Aᵀ, hence ends in the least-norm least-squares solution."""
-    x = torch.zeros(len(y), *operator.shape, dtype=y.dtype, device=y.device)
-    residual = y.clone()
-    gradient = operator.adjoint(residual)
-    direction, gamma = gradient, dot(gradient, gradient)
-    # Below rounding the gradient is noise, and a step along noise in the null space has no bound.
-    stop = max(tolerance, 10 * torch.finfo(y.dtype).eps) ** 2 * gamma
-    for _ in range(iterations):
-        if bool((gamma <= stop).all()):
-            break
-        image = operator.forward(direction)
-        alpha = gamma / dot(image, image).clamp_min(torch.finfo(y.dtype).tiny)
-        alpha = torch.where(gamma > stop, alpha, torch.zeros_like(alpha))
-        x = x + expand(alpha, x) * direction
-        residual = residual - expand(alpha, residual) * image
-        gradient = operator.adjoint(residual)
-        previous, gamma = gamma, dot(gradient, gradient)
-        direction = gradient + expand(gamma / previous.clamp_min(torch.finfo(y.dtype).tiny), x) * direction
-    return x
+def _least_norm(operator: LinearOperator, y: Tensor) -> Images:
+    """AᵀA x = Aᵀy from zero: stays in the range of Aᵀ, so it ends in the solution of least norm."""
+    # Below rounding the right-hand side is noise, and a step along noise in the null space has no bound.
+    tolerance = max(1e-10, 10 * torch.finfo(y.dtype).eps)
+    found = conjugate_gradients(
+        lambda x: operator.adjoint(operator.forward(x)),
+        operator.adjoint(y.double()),
+        iterations=500,
+        tolerance=tolerance,
+    )
+    return found.x.to(y.dtype)

@@ -13,7 +13,8 @@ Source: Hutchinson 1990, A stochastic estimator of the trace; Bekas, Kokiopoulou
 import torch
 from torch import Tensor
 
-from aipo.basics.arrays import PerImage, White, dot, expand
+from aipo.basics.arrays import PerImage, White
+from aipo.basics.conjugate_gradients import conjugate_gradients
 from aipo.basics.derivatives import HessianProduct
 from aipo.basics.errors import InputError
 from aipo.path.problem import PLAIN, Problem
@@ -21,6 +22,9 @@ from aipo.path.solvers.solver import Metric
 
 # Draws of N(0, M) that its diagonal is taken from.
 DRAWS = 200
+
+# Relative residual of the conjugate gradients that is enough: probes scatter more.
+TOLERANCE = 1e-4
 
 
 def laplace_std(
@@ -52,19 +56,11 @@ def laplace_std(
 
 def _solved(product: HessianProduct, metric: Metric, right: Tensor, iterations: int) -> Tensor:
     """(∇²F)⁻¹ b of each image; where ∇²F turns out not to be positive, what was found before."""
-    x, residual = torch.zeros_like(right), right
-    direction = z = metric(residual)
-    rho = dot(residual, z)
-    going, stop = rho > 0, 1e-8 * rho
-    for _ in range(iterations):
-        image = product(direction)
-        curvature = dot(direction, image)
-        going = going & (curvature > 0) & (rho > stop)
-        if not bool(going.any()):
-            break
-        step = expand(torch.where(going, rho / curvature, 0), x)
-        x, residual = x + step * direction, residual - step * image
-        z = metric(residual)
-        previous, rho = rho, torch.where(going, dot(residual, z), rho)
-        direction = z + expand(torch.where(going, rho / previous, 0), x) * direction
-    return x
+    found = conjugate_gradients(
+        lambda v: product(v.to(right.dtype)).double(),
+        right,
+        lambda v: metric(v.to(right.dtype)).double(),
+        iterations,
+        TOLERANCE,
+    )
+    return found.x.to(right.dtype)
