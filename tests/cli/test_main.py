@@ -195,7 +195,7 @@ def test_a_reference_in_colour_does_not_fit_a_grey_picture(tmp_path, clean, capl
 def test_a_colour_picture_does_not_fit_a_prior_for_grey(tmp_path, clean, caplog):
     file = save(tmp_path / "a.png", clean)
     assert main(["restore", file, "--prior", "fashion28", "--out", str(tmp_path / "out")]) == 1
-    assert "colour picture, the prior is for grey ones" in caplog.text
+    assert "a.png" in caplog.text and "colour picture, the prior is for grey ones" in caplog.text
 
 
 def test_measure_then_restore(tmp_path, clean):
@@ -236,6 +236,7 @@ def test_help_says_what_every_option_means(command, capsys):
     [
         (["--prior", "nope"], "there is no prior nope"),
         (["--sigma", "-1"], "sigma must be positive"),
+        (["--sigma", "25"], "25 of 255 is --sigma 0.098"),
         (["--task", "inpaint"], "--mask"),
         (["--weight", "-2"], "weight"),
     ],

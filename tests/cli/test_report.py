@@ -7,15 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from aipo.basics.errors import InputError
 from aipo.basics.quality import psnr, ssim
-from aipo.cli.record import Record, check_fit
+from aipo.cli.record import Record
 from aipo.cli.report import measurement_picture, table, write_summary
 from aipo.cli.restore import estimated_sigma
 from aipo.io.images import read_square
 from aipo.likelihoods import measure
 from aipo.operators import Composition, GaussianSensing, Grey, block_mask
-from aipo.priors import load_prior
 
 RECORD = Record("denoise", "a", None, 20.0, 30.5, -100.0, -2000.0, 0.5, "sure", 42, 1.5, "budget", 0.1)
 
@@ -60,13 +58,6 @@ def test_sensed_pictures_are_stretched_through_grey_too():
     grey, sensing = Grey((3, 8, 8)), GaussianSensing((1, 8, 8), 4)
     shown = measurement_picture(measure(Composition(grey, sensing), torch.full((1, 3, 8, 8), 0.1), 0.01))
     assert shown.min() < 0.1 and shown.max() > 0.9
-
-
-def test_a_picture_of_another_kind_is_refused():
-    with pytest.raises(InputError, match="grey"):
-        check_fit((1, 32, 32), load_prior("photos"), "a.png")
-    with pytest.raises(InputError, match="28"):
-        check_fit((1, 32, 32), load_prior("fashion28"), "a.png")
 
 
 def test_noise_level_is_estimated():

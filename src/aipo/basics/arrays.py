@@ -38,6 +38,18 @@ def check_tensor(name: str, value: object) -> None:
         raise InputError(f"{name} is of type {type(value).__name__}; give a tensor")
 
 
+def check_dtype(name: str, value: Tensor, whose: str, dtype: torch.dtype) -> None:
+    """Refuse a tensor of another precision than what it is to meet.
+
+    Raises:
+        InputError: another dtype.
+    """
+    if value.dtype != dtype:
+        have, want = (str(each).removeprefix("torch.") for each in (value.dtype, dtype))
+        cast = {torch.float32: "float", torch.float64: "double"}.get(dtype, want)
+        raise InputError(f"{name} is {have}, {whose} {want}; use {name}.{cast}()")
+
+
 def per_image_sum(values: Tensor) -> PerImage:
     """Sum over everything but the batch, (B, ...) -> (B,)."""
     return values.flatten(1).sum(1)

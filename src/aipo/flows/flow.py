@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from aipo.basics.arrays import Images, PerImage, per_image_sum
+from aipo.basics.arrays import Images, PerImage, check_dtype, check_tensor, per_image_sum
 from aipo.basics.errors import InputError
 from aipo.flows.allocator import keep_freed_memory
 from aipo.flows.layers import ActNorm
@@ -111,6 +111,7 @@ class Flow(nn.Module):
                 hook.remove()
 
     def _checked(self, x: Tensor) -> Tensor:
+        check_tensor("x", x)
         expected = [want for want in self.shape]
         fits = x.ndim == 4 and all(
             have > 0 and want in (None, have) for want, have in zip(expected, x.shape[1:], strict=True)
@@ -121,6 +122,7 @@ class Flow(nn.Module):
                 f"this flow takes images of shape (B, {shown}) with sides divisible by {self.factor}, "
                 f"got {tuple(x.shape)}"
             )
+        check_dtype("x", x, "the flow", next(self.parameters()).dtype)
         return x
 
 

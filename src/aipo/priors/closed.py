@@ -25,6 +25,12 @@ class Gaussian:
         self._log_det = 2 * self.root.diagonal().log().sum()
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the pictures."""
+        channels, height, width = self.mean.shape
+        return (channels, height, width)
+
+    @property
     def surrogate(self) -> Surrogate:
         return self
 
@@ -83,6 +89,12 @@ class Mixture:
         squares = (rotated**2 / variances).sum(2)
         constants = variances.log().sum(1) + variances.shape[1] * math.log(2 * math.pi)
         return -torch.logsumexp(self.log_weights.to(x) - 0.5 * (squares + constants), 1)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the pictures."""
+        channels, height, width = self.means.shape[1:]
+        return (channels, height, width)
 
     @cached_property
     def surrogate(self) -> Gaussian:

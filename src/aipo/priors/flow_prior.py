@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aipo.basics.arrays import Images, PerImage
+from aipo.basics.arrays import Images, PerImage, check_tensor
 from aipo.basics.errors import InputError
 from aipo.flows import Flow, Precision
 from aipo.gaussian import LowRankGaussian, LowRankStationary, StationaryGaussian
@@ -65,6 +65,10 @@ class FlowPrior(nn.Module):
         """log p(x), nats per image."""
         return -self.energy(x)
 
+    def has_latents(self, shape: tuple[int, int, int]) -> bool:
+        """Whether pictures (C, H, W) have latents of their own: no side has to be reflected."""
+        return shape[1] % self.flow.factor == 0 and shape[2] % self.flow.factor == 0
+
     def encode(self, x: Images) -> Tensor:
         """Latent of x (of the reflected picture where sides are not divisible)."""
         return self.flow(self._pad(x))[0]
@@ -107,6 +111,7 @@ class FlowPrior(nn.Module):
 
     def _pad(self, x: Images) -> Images:
         channels, height, width = self.shape
+        check_tensor("x", x)
         if not x.is_floating_point():
             raise InputError(
                 f"pictures are floating-point numbers in [0, 1], got {x.dtype}; divide bytes by 255"

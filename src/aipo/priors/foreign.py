@@ -7,11 +7,11 @@ Foreign(freia(network))                             # FrEIA's SequenceINN and Gr
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from aipo.basics.arrays import Images, PerImage, per_image_sum
 from aipo.basics.errors import InputError
@@ -43,6 +43,11 @@ class Foreign:
         self._log_prob, self._flat = log_prob, flat
         self._scale, self._shift = scale, shift
         self.surrogate = surrogate
+
+    def parameters(self) -> Iterator[Tensor]:
+        """The density's weights, where `log_prob` is a method of a module."""
+        module = getattr(self._log_prob, "__self__", None)
+        return module.parameters() if isinstance(module, nn.Module) else iter(())
 
     def energy(self, x: Images) -> PerImage:
         """R(x) = −log q(scale · x + shift) − n log |scale|, nats per image.

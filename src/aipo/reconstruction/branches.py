@@ -19,6 +19,7 @@ from aipo.path.options import PathOptions, ending
 from aipo.path.state import State
 from aipo.path.trace import Trace
 from aipo.priors import Prior
+from aipo.priors.checks import check_inputs
 from aipo.reconstruction.certificate import UNFINISHED, Verdict
 from aipo.selection.defaults import AUTOMATIC
 
@@ -69,6 +70,7 @@ def best_of(
     Raises:
         InputError: a prior without surrogate, or fewer than one branch.
     """
+    check_inputs(likelihood, prior)
     surrogate = getattr(prior, "surrogate", None)
     if surrogate is None or branches < 1:
         raise InputError(
