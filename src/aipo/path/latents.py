@@ -1,8 +1,8 @@
 """The same objective over the latent z of the picture, x = G(z): D(G(z)) + λR(G(z)).
 
-No minimum is gained or lost by the change of coordinates, but other directions are long and short: over z
-the prior energy is nearly ½‖z‖², with the same curvature everywhere, where over x it is thousands of
-times stiffer in one direction than in another. The data term pays for it.
+The change of coordinates neither adds nor removes a minimum, but it changes the curvature. Over z the prior
+energy is nearly ½‖z‖², with the same curvature in every direction. Over x it is thousands of times stiffer
+in one direction than in another. In exchange, the data term is worse conditioned over z.
 """
 
 from collections.abc import Callable
@@ -21,13 +21,13 @@ from aipo.path.solvers.solver import Metric
 
 
 def in_latents(pictures: Problem, likelihood: Likelihood, prior: Any) -> Problem:
-    """The problem over latents, started at the latents of where the problem over pictures starts.
+    """The problem over latents. It starts at the latents of the picture with which `pictures` starts.
 
-    One evaluation is one pass from z to x and back. Starting points pass the flow once more, without
-    gradient, which is not counted.
+    One evaluation is one pass from z to x and back. A starting point takes one more pass, without gradient,
+    to be encoded; this pass is not counted.
 
     Raises:
-        InputError: a prior without flow, or pictures whose sides its flow has to reflect.
+        InputError: the prior has no flow, or its flow would have to extend the pictures by reflection.
     """
     shape = likelihood.operator.shape
     if not has_latents(prior, shape):
@@ -57,13 +57,13 @@ def in_latents(pictures: Problem, likelihood: Likelihood, prior: Any) -> Problem
 
 
 def has_latents(prior: Any, shape: tuple[int, int, int]) -> bool:
-    """Whether the prior has latents of pictures (C, H, W), a flow whose factor divides both sides."""
+    """Whether the prior has latents of pictures (C, H, W): its flow's factor must divide both sides."""
     asked = getattr(prior, "has_latents", None)
     return asked is not None and asked(shape)
 
 
 def latent_terms(likelihood: Likelihood, generate: Callable[[Tensor], tuple[Images, PerImage]]):
-    """D and a penalty over z, from z -> (x, penalty)."""
+    """The terms D and penalty over z, from a function z -> (x, penalty)."""
 
     def one(z: Tensor, own: Likelihood) -> Terms:
         z = z.detach().requires_grad_(True)

@@ -1,7 +1,7 @@
-"""How long steps are, and in which directions: the solvers' metric, and draws of N(0, metric).
+"""How long steps are in each direction: the solvers' metric, and draws of N(0, metric).
 
-A metric approximates (∇²F)⁻¹. That of the surrogate knows the operator, the Gaussian surrogate and one noise
-level; where noise is not the same everywhere single entries take shorter steps.
+A metric approximates (∇²F)⁻¹. The surrogate's metric knows the operator, the Gaussian surrogate and one
+noise level. If noise differs between entries, the surer entries take shorter steps.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from aipo.path.starts import alpha
 
 @dataclass(frozen=True)
 class Scale:
-    """Of a batch, at weights (B,) of its images; a criterion's copies may stand behind them.
+    """The metric of a batch at weights (B,) of its images, which a criterion's copies may follow.
 
     Attributes:
         metric: weights -> metric.
@@ -75,10 +75,10 @@ def uneven(likelihood: Likelihood, near: Gaussian) -> bool:
 
 
 def uneven_scale(likelihood: Likelihood, near: Gaussian, closed: Posterior, picture: Images) -> Scale:
-    """The surrogate's, in shorter steps for entries that are surer than `near` says.
+    """The surrogate's scale, with shorter steps for entries that are surer than `near` says.
 
-    How sure a value is depends on the value itself where noise does, so `picture` should be near the
-    posterior: a dark value taken for a brighter one gets steps several times too long.
+    If noise depends on the value, so does the value's precision. `picture` should therefore be near the
+    posterior: if a dark value is too bright in it, the steps there are several times too long.
     """
     surer = likelihood.precision(picture) * expand(near.sigma**2, near.y)
     shorter = 1 - likelihood.operator.linear.adjoint(1 - surer.clamp_min(1) ** -0.5)
@@ -86,7 +86,7 @@ def uneven_scale(likelihood: Likelihood, near: Gaussian, closed: Posterior, pict
 
 
 def _narrower(scale: Scale, shorter: Images) -> Scale:
-    """c M c: steps of each entry's own length, c ≤ 1."""
+    """The metric c M c, where c ≤ 1 shortens the steps of each entry."""
 
     def metric(weight: PerImage) -> Metric:
         inner, own = scale.metric(weight), shorter[: len(weight)]

@@ -1,4 +1,4 @@
-"""D + λR of a likelihood and a prior, as a problem that a path can be followed through."""
+"""D + λR of a likelihood and a prior, as the problem that a path solves."""
 
 from functools import partial
 from inspect import signature
@@ -18,10 +18,10 @@ from aipo.path.problem import Deformation, Problem, Terms
 from aipo.path.starts import closed_start, measurement_start, solved_start
 from aipo.priors import Prior
 
-# Entries of x per call of the prior: bounds the memory that its gradient takes.
+# Entries of x in one call of the prior at most: this bounds the memory that its gradient takes.
 LARGEST_CHUNK = 500_000
 
-# How many times an evaluation's memory the graph of Hessian products takes.
+# The graph of Hessian products takes so many times the memory of an evaluation.
 HESSIANS_GRAPH = 10
 
 
@@ -35,11 +35,11 @@ def objective(
     """Energies, start and metric of a batch.
 
     Args:
-        likelihood: D; the Gaussian one near it gives start and metric.
-        prior: R; its `surrogate`, where it has one, gives start and metric in closed form.
+        likelihood: D; the Gaussian likelihood near it gives start and metric.
+        prior: R; if it has a `surrogate`, that gives start and metric in closed form.
         start: "measurement" for the paper's start A⁺y.
         metric: "data" for the data term's own scale.
-        closed: the surrogate's posterior under this operator where it is at hand; preparing it can be slow.
+        closed: the surrogate's posterior under this operator, if it is prepared already; that can be slow.
     """
     surrogate = getattr(prior, "surrogate", None)
     near = likelihood.gaussian()
@@ -80,14 +80,14 @@ def _hessian(likelihood: Likelihood, prior: Prior, surrogate: Surrogate | None):
 
         if len(parts) == 1:
             return of(*parts[0])
-        # Kept, the graphs would fill the memory together; built anew for each product, one at a time.
+        # All graphs together would fill the memory, so every product builds them anew, one at a time.
         return lambda v: torch.cat([of(indices, own)(v[indices]) for indices, own in parts])
 
     return product_at
 
 
 def _deformed(prior: Any, surrogate: Surrogate | None, deformation: Deformation):
-    """R(x; τ, s) = s R(x; τ) + (1 − s) R_G(x); R_G without its constant."""
+    """R(x; τ, s) = s R(x; τ) + (1 − s) R_G(x), with R_G without its constant."""
     share, tau = deformation.share, deformation.tau
     if tau > 0 and "tau" not in signature(prior.energy).parameters:
         raise InputError(

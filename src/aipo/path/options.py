@@ -16,24 +16,25 @@ class PathOptions:
     """How the path is followed.
 
     Args:
-        weights: λ at each point, rising or falling; a first 0 is the path's beginning and is evaluated, not
-            minimised. With `control`, which λ must rise for, only the points before the last are visited as
-            they stand; from there each image goes to the last λ by its own steps.
+        weights: λ at each point, rising or falling. If the first weight is 0, the path's beginning is
+            evaluated there, but F is not minimised. `control` needs weights that rise. With it, the path
+            visits all weights but the last as they stand, and from there each image goes to the last weight
+            by its own steps.
         predictor: `warm`, `cold`, `shifted` or `secant`.
         solver: the corrector.
         evaluations: budget of the corrector at each weight.
-        tolerance: expected further decrease, in nats, below which a point has converged.
+        tolerance: a point has converged when the expected further decrease is below this, in nats.
         start: where the path begins: the closed-form solution of the prior's Gaussian surrogate, or A⁺y (as
             in the paper).
-        metric: which the solver uses: the surrogate's curvature and the data term's, or the data term's scale
-            alone, the same for every entry (as in the paper).
-        stiffness: how much more curved than its surrogate the prior is taken to be; the surrogate's metric is
-            that of λ · stiffness. A Gaussian with the covariance of all pictures is wide where the
-            neighbourhood of one picture under a flow is narrow.
-        coordinates: what the solver moves: the picture itself, or its latent under the prior's flow, with
-            R's own scale 1/λ as metric there. Latents condition R well and D badly, so they pay where
+        metric: the solver's metric: the curvature of the surrogate and the data term, or the scale of the
+            data term alone, which is the same for every entry (as in the paper).
+        stiffness: the metric takes the prior to be so many times as curved as its surrogate: it is the
+            surrogate's metric at λ · stiffness. The Gaussian of all pictures is wider than the neighbourhood
+            of one picture under a flow.
+        coordinates: what the solver moves: the picture itself, or its latent under the prior's flow. Over
+            latents the metric is R's own scale 1/λ. Latents condition R well and D badly, so they pay if
             noise is strong and every entry is measured (docs/method.md).
-        deformations: which prior energy each point uses; empty for the prior itself everywhere.
+        deformations: the prior energy that each point uses; if empty, every point uses the prior itself.
         control: adapts each image's step in λ; by default the weights are followed as they stand.
     """
 
@@ -76,11 +77,11 @@ class PathOptions:
 
     @property
     def falls(self) -> bool:
-        """Whether the path comes down from a large λ."""
+        """Whether λ falls along the path."""
         return self.weights[-1] < self.weights[0]
 
     def described(self) -> str:
-        """What the path does, the beginning of a sentence."""
+        """What the path does, as the beginning of a sentence."""
         first, last = (f"{weight:.3g}" for weight in (self.weights[0], self.weights[-1]))
         steps, solver = len(self.weights), type(self.solver).__name__
         if first == last:
@@ -89,10 +90,10 @@ class PathOptions:
 
 
 def ending(options: PathOptions, weight: float) -> PathOptions:
-    """The same path, ending at λ = weight: cut off there, or scaled where it deforms the prior instead.
+    """The same path, but it ends at λ = weight: it is cut off there. If it deforms the prior, it is scaled.
 
-    Where λ falls its first weights are the hard ones, so they get the evaluations of those cut off; to a λ
-    above them it goes at once.
+    On a path whose λ falls, the first weights are the hard ones, so they get the evaluations of the weights
+    that are cut off. If `weight` lies above all of them, it is the only weight of the path.
     """
     if options.deformations:
         scale = weight / options.weights[-1]

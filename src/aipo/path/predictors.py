@@ -27,13 +27,13 @@ def cold(problem: Problem, accepted: Sequence[tuple[Tensor, PerImage]], target: 
 
 
 def shifted(problem: Problem, accepted: Sequence[tuple[Tensor, PerImage]], target: PerImage) -> Tensor:
-    """The last solution, moved by what the closed-form path moves between the two weights."""
+    """The last solution, moved by the step of the closed-form path between the two weights."""
     x, weight = accepted[-1]
     return x + problem.start(target) - problem.start(weight)
 
 
 def secant(problem: Problem, accepted: Sequence[tuple[Tensor, PerImage]], target: PerImage) -> Tensor:
-    """On along the line through the last two solutions; warm where there is only one weight yet.
+    """Continue along the line through the last two solutions; `warm` while there is only one weight.
 
     Source: Allgower & Georg 2003, Introduction to Numerical Continuation Methods, section 2.2.
     """

@@ -1,4 +1,4 @@
-"""The problem that a path is followed through, prepared as its options say."""
+"""The problem that a path solves, prepared as the path's options say."""
 
 from aipo.likelihoods import Likelihood
 from aipo.path.latents import in_latents
@@ -9,6 +9,6 @@ from aipo.priors.prior import Prior
 
 
 def prepared(likelihood: Likelihood, prior: Prior, options: PathOptions) -> Problem:
-    """D + λR from the start, in the metric and over the coordinates of these options."""
+    """D + λR with the start, the metric and the coordinates of these options."""
     pictures = objective(likelihood, prior, options.start, options.metric)
     return in_latents(pictures, likelihood, prior) if options.coordinates == "latents" else pictures

@@ -1,6 +1,7 @@
-"""What a path is followed through: F(x; λ) = D(x) + λ R(x), the terms at hand separately.
+"""The problem that a path solves: minimise F(x; λ) = D(x) + λ R(x), with D and R as separate terms.
 
-Because D and R keep their gradients apart, a place once visited is seen at any other λ for nothing.
+The gradients of D and R are kept separately. F at a place that was visited is therefore known at every λ,
+and costs no other evaluation.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from aipo.path.solvers.solver import Metric, Point
 class Terms:
     """The two energies and their gradients at x: D, R of shape (B,), gradients like x.
 
-    `image` is the picture, (B, C, H, W), where x are other coordinates of it.
+    `image` is the picture, (B, C, H, W), if x is in other coordinates.
     """
 
     data: PerImage
@@ -30,11 +31,11 @@ class Terms:
 
 @dataclass(frozen=True)
 class Deformation:
-    """Which prior energy a point of the path uses: R(x; τ, s) = s R(x; τ) + (1 − s) R_G(x).
+    """The prior energy that a point of the path uses: R(x; τ, s) = s R(x; τ) + (1 − s) R_G(x).
 
     Attributes:
         tau: τ, standard deviation of the noise that smooths the prior's density, p_τ = p ∗ N(0, τ² I).
-        share: s of the prior; the rest is its Gaussian surrogate's.
+        share: s, the share of the prior; the rest is the share of its Gaussian surrogate.
     """
 
     tau: float = 0.0
@@ -52,17 +53,17 @@ PLAIN = Deformation()
 
 @dataclass(frozen=True)
 class Problem:
-    """What the path needs to know of a model.
+    """What the path needs to know about a model.
 
     Attributes:
         terms: (x, indices, deformation) -> energies and gradients of the images with these indices.
-        start: weights (B,) -> the starting point at these weights; 0 means the limit λ → 0⁺. It has the
-            coordinates that `terms` takes: pictures, or latents.
+        start: weights (B,) -> the starting point at these weights; 0 means the limit λ → 0⁺. It is in the
+            coordinates of `terms`, pictures or latents.
         metric: weights (B,) -> an approximation of the inverse Hessian of F(·; λ).
         hessian: (x, weights, deformation) -> v -> ∇²F(x; λ) v, for the first images of the batch; needed for
             certificates only.
         noise: (weights, white noise) -> a draw of N(0, metric) for each image; needed for sampling only.
-        picture: x -> the picture, where x are other coordinates of it.
+        picture: x -> the picture, if x is in other coordinates.
         coordinates: a picture -> x.
     """
 
@@ -76,7 +77,7 @@ class Problem:
 
 
 def weighted(x: Tensor, terms: Terms, weight: PerImage) -> Point:
-    """F = D + λR with its gradient; the terms stay at hand, so that another λ costs no evaluation."""
+    """F = D + λR with its gradient; the point keeps the terms, so another λ costs no evaluation."""
     info = {
         "data": terms.data,
         "prior": terms.prior,
@@ -90,5 +91,5 @@ def weighted(x: Tensor, terms: Terms, weight: PerImage) -> Point:
 
 
 def reweighted(point: Point, weight: PerImage) -> Point:
-    """The same place, seen at another λ."""
+    """The same place at another λ."""
     return weighted(point.x, Terms(**point.info), weight)

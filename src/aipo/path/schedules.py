@@ -1,4 +1,4 @@
-"""Which weights and deformations a path visits.
+"""The weights and deformations that a path visits.
 
 Source of `paper`: Liu, Yang, Zhang & Lei 2023 (AIPO), algorithm 1.
 """
@@ -30,7 +30,7 @@ def geometric(first: float, last: float, count: int) -> tuple[float, ...]:
 
 
 def smoothing(tau: float = 0.5, count: int = 12, steps: int = 8, weight: float = 1.0) -> PathOptions:
-    """At one λ, from the smoothed density p ∗ N(0, τ² I) to p itself: τ falls to 0 quadratically.
+    """A path at one λ from the smoothed density p ∗ N(0, τ² I) to p itself: τ falls to 0 quadratically.
 
     Args:
         tau: τ at the path's beginning, in units of x.
@@ -44,7 +44,7 @@ def smoothing(tau: float = 0.5, count: int = 12, steps: int = 8, weight: float =
 
 
 def gaussian_to_prior(count: int = 6, steps: int = 8, weight: float = 1.0) -> PathOptions:
-    """At one λ, from the surrogate's energy to the prior's own: s = i/N for i = 1..N."""
+    """A path at one λ from the surrogate's energy to the prior's own: s = i/N for i = 1..N."""
     _check_count(count)
     deformations = tuple(Deformation(share=i / count) for i in range(1, count + 1))
     return PathOptions((weight,) * count, warm, LBFGS(), steps, 1e-3, deformations=deformations)

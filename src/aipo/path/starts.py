@@ -1,8 +1,8 @@
 """Where a path begins: the solution under the prior's Gaussian surrogate, or the paper's A⁺y.
 
-Under Gaussian noise and a linear operator the surrogate's solution has a closed form, and that of the
-Gaussian near other likelihoods serves as well. Where there is hardly one (signs alone were measured)
-min D + λR_G is solved instead, which is convex where D is and costs no evaluation of the flow.
+Under Gaussian noise and a linear operator the surrogate's solution has a closed form. Other likelihoods use
+the solution under the Gaussian likelihood near them. If none is near (signs alone were measured), the start
+is the minimum of D + λR_G. That problem is convex if D is, and costs no evaluation of the flow.
 """
 
 from collections.abc import Callable
@@ -19,13 +19,13 @@ from aipo.path.solvers.lbfgs import LBFGS
 from aipo.path.solvers.minimise import minimise
 from aipo.path.solvers.solver import Metric, Point
 
-# The weight at which the closed-form path is taken to begin: the limit λ → 0⁺ to working precision.
+# The closed-form path begins at this weight, which is the limit λ → 0⁺ to working precision.
 SMALLEST_WEIGHT = 1e-4
 
-# Of the solution, and nats.
+# The budget of `solved_start`, and its tolerance in nats.
 EVALUATIONS, TOLERANCE = 40, 0.1
 
-# Weights (B,), or one of them -> the picture that the path begins with there.
+# Weights (B,), or one weight for all -> the pictures with which the path begins there.
 Start = Callable[[PerImage], Images]
 
 
@@ -43,7 +43,7 @@ def closed_start(near: Gaussian, closed: Posterior) -> Start:
 def solved_start(
     likelihood: Likelihood, surrogate: Surrogate, begin: Start, metric: Callable[[PerImage], Metric]
 ) -> Start:
-    """The surrogate's solution under the likelihood itself, from that under the Gaussian near it."""
+    """The surrogate's solution under the likelihood itself, found from that under the Gaussian near it."""
 
     def start(weight: PerImage) -> Images:
         first = begin(weight)
@@ -69,7 +69,7 @@ def alpha(weight: PerImage, variance: PerImage) -> PerImage:
 
 
 def _remembered(start: Start) -> Start:
-    """The predictor asks for the last weight again at every step, and a solve is not cheap."""
+    """Remember two starts: the predictor asks for the last one again at every step, and a solve is slow."""
     latest: list[tuple[list[float], Images]] = []
 
     def remembering(weight: PerImage) -> Images:

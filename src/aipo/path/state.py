@@ -1,4 +1,4 @@
-"""What the path yields: one point of it, for every image of the batch."""
+"""One point of the path, for every image of the batch."""
 
 import math
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class State:
         evaluations: flow evaluations spent so far, (B,).
         status: how the correction at this λ ended, (B,) integers of `Status`.
         accepted: (B,) bool; where false the point is not part of the path.
-        deformation: which prior energy the point belongs to.
+        deformation: the prior energy that the point uses.
     """
 
     index: int
@@ -39,10 +39,10 @@ class State:
     deformation: Deformation = PLAIN
 
     def summary(self) -> list[str]:
-        """How the correction at this λ ended and what it left, such as "budget: 34 nats to gain", (B,).
+        """How the correction at this λ ended and what it left to gain, such as "budget: 34 nats to gain".
 
-        What is left is `decrement`, so it is as good an estimate as the metric. A path whose states are mixed
-        leaves much on purpose.
+        One text for each image. The nats are `decrement`, an estimate that is as good as the metric. A path
+        whose states are mixed leaves much on purpose.
         """
         return [
             Status(status).name.lower() + ("" if math.isnan(nats) else f": {_short(nats)} nats to gain")

@@ -1,4 +1,4 @@
-"""How far the next weight is from the last one, image by image."""
+"""How far each image's next weight is from its last one."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,14 @@ from aipo.basics.errors import InputError, Status
 class StepControl:
     """Each image's own step in λ: longer where the corrector arrives early, shorter after a rejection.
 
-    A correction that needed k of its K evaluations to converge multiplies log(λ'/λ) by √(K/2k), within
-    [½, 2]; one that ran out of evaluations leaves it. A point that is NaN, or higher than staying at the last
-    solution would have been, is rejected: the image goes back and tries half the step.
+    If a correction converges after k of its K evaluations, log(λ'/λ) is multiplied by √(K/2k), within
+    [½, 2]. If it runs out of evaluations, the step stays as it is. A point is rejected if it is NaN, or
+    higher than the last solution is at the new weight. The image then goes back and tries half the step.
 
     Args:
         ratio: λ'/λ of the first step.
         smallest, largest: limits of λ'/λ; an image that is rejected at the smallest ends there.
-        budget: evaluations of each image over the whole path; none is ever exceeded.
+        budget: evaluations of each image over the whole path; it is never exceeded.
 
     Source: step-length adaptation by the corrector's contraction, Allgower & Georg 2003, section 6.1.
     """
@@ -42,10 +42,10 @@ class StepControl:
         """The ratio for the next step.
 
         Args:
-            ratio: the one just tried.
+            ratio: the ratio that was just tried.
             accepted: whether its point was kept.
             status: how the correction ended.
-            share: of the evaluations allowed that it needed.
+            share: the part of its evaluations that the correction needed.
         """
         factor = (0.5 / share.clamp_min(1e-3)).sqrt().clamp(0.5, 2.0)
         factor = torch.where(status == Status.CONVERGED, factor, torch.ones_like(factor))

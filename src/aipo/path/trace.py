@@ -1,9 +1,9 @@
-"""The path: minimisers of F(x; λ) = D(x) + λ R(x) for λ from 0 upward, or down, as an iterator of states.
+"""The path: minimisers of F(x; λ) = D(x) + λ R(x) for λ that rises or falls, as an iterator of states.
 
 For each weight: predict a starting point, correct it with an inner solver, judge the result per image, adapt
 the step. Rejected points are yielded and flagged, and the next prediction starts from the last accepted one.
 
-Source: Liu, Yang, Zhang & Lei 2023 (AIPO), algorithm 1. Its own choices are the `paper` preset.
+Source: Liu, Yang, Zhang & Lei 2023 (AIPO), algorithm 1. The preset `paper` makes the same choices.
 """
 
 from collections.abc import Iterator
@@ -30,8 +30,8 @@ class Trace(Iterator[State]):
     Args:
         problem: energies, start and metric of a batch.
         options: weights, predictor, corrector and step control.
-        copies: of each image, one batch behind the other; they take the same steps and are accepted or
-            rejected together where the step is controlled.
+        copies: of each image, as one batch after the other. If steps are controlled, the copies of an image
+            take the same steps and are accepted or rejected together.
     """
 
     def __init__(self, problem: Problem, options: PathOptions, copies: int = 1):
@@ -64,7 +64,7 @@ class Trace(Iterator[State]):
         )
         self._index += 1
         if self.options.control is not None:
-            # A prediction and one step more are the least that a further point costs.
+            # A further point costs at least a prediction and one step.
             left = (self.options.control.budget - self._evaluations).reshape(self.copies, -1).amin(0)
             self._active = self._active & (left >= 2).repeat(self.copies)
         return state
@@ -118,7 +118,7 @@ class Trace(Iterator[State]):
         self._before = (tensors["before.x"], tensors["before.weight"]) if "before.x" in tensors else None
 
     def _check(self, point: Point, like: Tensor, path: str | Path) -> None:
-        """The same place must have the same energies, or it is another problem's."""
+        """Refuse another problem's file: the same place must have the same energies."""
         same = point.x.shape == like.shape
         if same:
             terms = self._terms(point.x, torch.arange(len(point.x), device=point.x.device))
@@ -128,7 +128,7 @@ class Trace(Iterator[State]):
             raise CheckpointError(f"{path} is of other measurements or another prior; resume it with its own")
 
     def _deform(self, deformation: Deformation) -> None:
-        """What was seen under another prior energy says nothing of this one's gradients."""
+        """Change the prior energy. What was seen under the old one says nothing about the new gradients."""
         self._stale = deformation != self._deformation
         self._deformation = deformation
         if self._stale:
@@ -148,7 +148,10 @@ class Trace(Iterator[State]):
         return self._correct(self._lower(start, weight), weight)
 
     def _lower(self, start: Point, weight: PerImage) -> Point:
-        """A path that begins at λ > 0 may also begin where λ = 0 does: at small λ that is often lower."""
+        """The lower of two starts for a path that begins at λ > 0: its own, or that of λ = 0.
+
+        At small λ the second one is often lower.
+        """
         limit = self.problem.start(torch.zeros(1))
         if torch.equal(limit, start.x):
             return start
@@ -199,7 +202,7 @@ class Trace(Iterator[State]):
         allowed = torch.full_like(self._evaluations, self.options.evaluations)
         if self.options.control is None:
             return allowed
-        # One is kept back for evaluating the next prediction.
+        # One evaluation is kept for the next prediction.
         return torch.minimum(allowed, self.options.control.budget - self._evaluations - 1).clamp_min(0)
 
     def _adapt(
@@ -268,7 +271,7 @@ def _deformation(options: PathOptions, index: int) -> Deformation:
 
 
 def _text(options: PathOptions) -> str:
-    """The options, the same in every process: a function's own text has its address."""
+    """The options as a text that is the same in every process: functions by name, not by address."""
     fields = {name: getattr(value, "__name__", value) for name, value in vars(options).items()}
     return str(fields)
 

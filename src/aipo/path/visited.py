@@ -9,15 +9,15 @@ from aipo.basics.arrays import PerImage
 from aipo.path.problem import Terms, weighted
 from aipo.path.solvers.solver import Point
 
-# What is kept of a point: enough to see it at any λ; x, and the first of `Terms` in their order.
+# What is kept of a point, enough to see it at any λ: x, and the first fields of `Terms` in their order.
 FIELDS = ("x", "data", "prior", "data_gradient", "prior_gradient")
 
 
 class Visited:
-    """The last places where each image was; an image that stays pushes out nothing.
+    """The last places where each image was. An image that stays where it is adds none.
 
     Args:
-        size: places kept of each image, as many as the solver learns from; 0 keeps none.
+        size: how many places are kept of each image: as many as the solver learns from; 0 keeps none.
     """
 
     def __init__(self, size: int):
@@ -26,7 +26,7 @@ class Visited:
         self._count = torch.zeros(0, dtype=torch.long)  # places that each image has had, (B,)
 
     def add(self, point: Point) -> None:
-        """Keep a copy of the images that are not where they were."""
+        """Keep the places of the images that have moved."""
         if self.size == 0:
             return
         fields = {"x": point.x, **point.info}
@@ -42,7 +42,7 @@ class Visited:
         self._count = self._count + moved
 
     def at(self, weight: PerImage) -> Iterator[Point]:
-        """The places at weights (B,), oldest first; an image that has had fewer repeats its first."""
+        """The places at weights (B,), oldest first; an image with fewer places repeats its first."""
         known = min(self.size, int(self._count.max())) if self._places else 0
         for age in reversed(range(known)):
             latest = self._latest(age)
@@ -54,12 +54,12 @@ class Visited:
         return {**self._places, "count": self._count}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Go on from `tensors` of one of the same size."""
+        """Go on from the `tensors` of another object of the same size."""
         self._places = {name: tensors[name] for name in FIELDS if name in tensors}
         self._count = tensors["count"]
 
     def _latest(self, age: int) -> tuple[Tensor, Tensor]:
-        """Where in the rings each image's place is that came `age` places before its last."""
+        """The index in the rings of each image's place, `age` places before its last."""
         back = (self._count - 1).clamp(0, age)
         slots = (self._count - 1 - back) % self.size
         return slots, torch.arange(len(slots), device=slots.device)

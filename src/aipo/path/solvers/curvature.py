@@ -1,4 +1,4 @@
-"""The smallest curvature of an energy, seen through Hessian-vector products and a metric.
+"""The smallest curvature of an energy in a metric, found by Hessian-vector products.
 
 Lanczos iterations approach it from above: each value is the curvature along a direction that was looked at.
 So a negative one proves that the energy is not convex, and a positive one proves nothing.
@@ -15,8 +15,8 @@ from aipo.basics.arrays import PerImage, dot, expand
 from aipo.basics.derivatives import HessianProduct
 from aipo.path.solvers.solver import Metric
 
-# A start that has next to nothing of the lowest direction seems settled at first: products at least, and the
-# share of itself to which the value must be known.
+# How many products are made at least, because a start with almost no part along the lowest direction seems
+# settled too early; and the share of itself to which the value must be known.
 LEAST, TOLERANCE = 12, 0.1
 
 
@@ -25,11 +25,11 @@ class Curvature:
     """The smallest curvature found at one place, in units of the metric's inverse, (B,) each.
 
     Attributes:
-        value: never below the true smallest one, but for rounding; NaN where the Hessian is not finite.
+        value: never below the true smallest one except by rounding; NaN where the Hessian is not finite.
         negative: whether it is below 0 by more than rounding, which proves that the energy is not convex.
-        settled: whether some eigenvalue is known to lie within a tenth of the value. It is nearly always the
-            smallest, but that is not proved.
-        products: Hessian products spent until then, or all that were allowed.
+        settled: whether an eigenvalue is known to lie within a tenth of the value. It is nearly always the
+            smallest one, but that is not proved.
+        products: Hessian products until the value settled, or all that were allowed.
     """
 
     value: PerImage
@@ -43,7 +43,7 @@ def smallest_curvature(
 ) -> Curvature:
     """The smallest eigenvalue of M½ H M½, H the Hessian and M the metric, by Lanczos iterations.
 
-    1 everywhere would mean that the metric is the inverse Hessian; 0 or less, that F is not convex here.
+    If the metric is the inverse Hessian, it is 1. If it is negative, F is not convex here.
 
     Args:
         product: v -> H v at one place.
@@ -68,7 +68,7 @@ def smallest_curvature(
 
 
 def _lanczos(product: HessianProduct, metric: Metric, like: Tensor) -> Iterator[tuple[Tensor, PerImage]]:
-    """After each product: the operator within the space seen so far, (B, k, k), and what leads out of it."""
+    """After each product: the operator within the space seen so far, (B, k, k), and its link to the rest."""
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(like.shape[1:], generator=generator, dtype=like.dtype).to(like)
     residual = start.expand(like.shape)
@@ -83,7 +83,7 @@ def _lanczos(product: HessianProduct, metric: Metric, like: Tensor) -> Iterator[
         images.append(image / expand(length, image))
         residual = product(images[-1])
         seen = dot(images[-1], residual)
-        # Outside a space that H leaves invariant nothing is seen; a value seen before changes no extreme.
+        # If H maps the space into itself, nothing new is seen; a repeated value changes no extreme.
         diagonal.append(torch.where(ended, diagonal[0], seen) if diagonal else seen)
         for _ in range(2):
             for basis, other in zip(bases, images, strict=True):
@@ -102,7 +102,7 @@ def _length(residual: Tensor, image: Tensor) -> PerImage:
 
 
 def _tridiagonal(diagonal: list[PerImage], beside: list[PerImage]) -> Tensor:
-    """On the CPU, where small eigenvalue problems belong."""
+    """The matrices (B, k, k), on the CPU, where small eigenvalue problems belong."""
     matrix = torch.stack(diagonal, 1).cpu().double().diag_embed()
     if beside:
         off = torch.stack(beside, 1).cpu().double()

@@ -1,4 +1,4 @@
-"""Limited-memory BFGS per image, with a metric: the engine's corrector."""
+"""Limited-memory BFGS per image, with a metric: the path's usual corrector."""
 
 import math
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from aipo.path.solvers.solver import Metric, Point
 class LBFGSState:
     """`steps`, `changes`, `metric_changes` hold s, y and H₀y of the last M pairs, (B, n) each; newest last.
 
-    `curvature` is sᵀy of each, (M, B), 0 for a place that is empty.
+    `curvature` is sᵀy of each, (M, B), and 0 for an empty place.
     """
 
     point: Point
@@ -39,10 +39,10 @@ class LBFGS:
 
     Args:
         memory: pairs (s, y) kept.
-        sufficient: share of the predicted decrease a step must reach (Armijo's constant).
+        sufficient: share of the predicted decrease that a step must reach (Armijo's constant).
         smallest_step: a line search that backtracks below it first forgets the history, then stalls.
-        first_step: the longest step before any curvature is known, root mean square per entry; for a metric
-            that does not know the energy's scale.
+        first_step: the longest step before any curvature is known, as root mean square per entry; useful if
+            the metric does not know the energy's scale.
 
     Source: Nocedal & Wright 2006, algorithms 7.4 and 3.1, with equation 7.20 scaling the metric.
     """
@@ -54,7 +54,7 @@ class LBFGS:
 
     @property
     def history(self) -> int:
-        return self.memory  # and the start: as many pairs
+        return self.memory  # these points and the start make as many pairs
 
     def init(self, point: Point, metric: Metric, history: Iterable[Point] = ()) -> LBFGSState:
         empty = (torch.zeros_like(point.gradient).flatten(1),) * self.memory
@@ -71,7 +71,7 @@ class LBFGS:
             decrement=point.value,
             status=torch.where(point.finite(), int(Status.RUNNING), int(Status.DIVERGED)),
         )
-        # Pair by pair: a product of many rows rounds otherwise than one of a few.
+        # Pair by pair, because a product of many rows rounds differently from a product of a few.
         for before, after in pairwise(chain(history, (point,))):
             change = after.gradient - before.gradient
             state = self._learn(state, after.x - before.x, change, metric(change), after.finite())
@@ -91,7 +91,7 @@ class LBFGS:
         return self._advance(backtracked, trial, taken, metric)
 
     def _backtrack(self, state: LBFGSState, trial: Point, taken: PerImage) -> LBFGSState:
-        """A shorter step where the trial was refused: the parabola through both values, within limits."""
+        """A shorter step where the trial was refused, by the parabola through both values, within limits."""
         excess = trial.value - state.point.value - state.step * state.slope
         parabola = -0.5 * state.slope * state.step / excess.clamp_min(torch.finfo(excess.dtype).tiny)
         factor = torch.where(trial.finite(), parabola, torch.zeros_like(parabola)).clamp(0.1, 0.5)
@@ -185,7 +185,7 @@ class LBFGS:
         r = torch.where(known, 1.0, longest.clamp_max(1.0))[:, None] * r if self.first_step < math.inf else r
         direction = -r.reshape(state.point.x.shape)
         slope = dot(state.point.gradient, direction)
-        # A slope that rounding made positive points nowhere useful: fall back to the metric.
+        # If rounding made the slope positive, the direction is of no use; take the metric's.
         uphill = ~(slope < 0)
         direction = torch.where(expand(uphill, direction), -state.metric_gradient, direction)
         slope = torch.where(uphill, -dot(state.point.gradient, state.metric_gradient), slope)

@@ -24,7 +24,7 @@ class Solution:
     Attributes:
         point: the lowest point that each image visited, never above its start.
         decrement: (B,) nats that the metric predicts could still be gained there.
-        evaluations: (B,) value-and-gradient evaluations spent here, the start's excluded.
+        evaluations: (B,) value-and-gradient evaluations spent here, without that of the start.
         status: (B,) integers of `Status`; RUNNING never occurs.
     """
 
@@ -53,9 +53,9 @@ def minimise(
         evaluations: budget per image, one number or (B,).
         tolerance: nats; an image whose predicted decrease falls below it has converged.
         active: (B,) bool; the others are left where they are.
-        history: points of the same energy visited before, oldest first, from which the solver may learn its
-            curvature.
-        visit: called with the start and with every point that was accepted; nothing here keeps them.
+        history: points of the same energy visited before, oldest first; the solver may learn curvature from
+            them.
+        visit: called with the start, and after every evaluation with the solver's point; nothing keeps them.
     """
     state = solver.init(start, metric, history)
     visit(start)

@@ -1,4 +1,4 @@
-"""Newton's method per image, its step found by conjugate gradients in a metric."""
+"""Newton's method per image; conjugate gradients in a metric find the step."""
 
 import math
 from collections.abc import Iterable
@@ -42,10 +42,10 @@ class NewtonCG:
 
     Args:
         products: Hessian products at most for one step.
-        accuracy: conjugate gradients stop when the residual, in the metric, has fallen by this factor or by
-            the square root of the gradient's own fall since the start, whichever is smaller.
+        accuracy: conjugate gradients stop when the residual, in the metric's norm, has fallen to this share
+            of the gradient.
         difference: length of εd, root mean square per entry of x.
-        sufficient: share of the predicted decrease a step must reach (Armijo's constant).
+        sufficient: share of the predicted decrease that a step must reach (Armijo's constant).
         smallest_step: a line search that backtracks below it stalls.
 
     Source: Nocedal & Wright 2006, algorithm 7.1 and equation 8.20.
@@ -97,7 +97,7 @@ class NewtonCG:
         return self.difference / rms.clamp_min(torch.finfo(probe.dtype).tiny)
 
     def _learn(self, state: NewtonState, trial: Point, metric: Metric) -> NewtonState:
-        """One step of conjugate gradients with the product H d that the trial told."""
+        """One step of conjugate gradients with the product H d that the trial gave."""
         epsilon = expand(self._epsilon(state.probe), state.probe)
         product = (trial.gradient - state.point.gradient) / epsilon
         curvature = dot(state.probe, product)
@@ -105,7 +105,7 @@ class NewtonCG:
         convex = trial.finite() & (curvature > 0)
         share = torch.where(convex, squared / curvature, torch.zeros_like(squared))
         step = state.step + expand(share, state.step) * state.probe
-        # No curvature at the very first direction: the metric's own step is all that is known.
+        # If the very first direction has no positive curvature, only the metric's own step is known.
         first = ~convex & (state.products == 0)
         step = torch.where(expand(first, step), state.probe, step)
         residual = state.residual - expand(share, state.residual) * product.nan_to_num(0.0, 0.0, 0.0)

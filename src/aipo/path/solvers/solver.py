@@ -16,19 +16,19 @@ from torch import Tensor
 from aipo.basics.arrays import PerImage, expand
 
 # A symmetric positive approximation of the inverse Hessian, applied to a batch of gradients, or to several
-# batches one behind the other.
+# batches one after the other.
 Metric = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Point:
-    """Where an energy was evaluated.
+    """A place where an energy was evaluated.
 
     Attributes:
         x: (B, ...) positions.
         value: (B,) nats.
         gradient: like x.
-        info: whatever else the evaluation told, one entry per image in every tensor.
+        info: what else the evaluation gave, one entry per image in every tensor.
     """
 
     x: Tensor
@@ -84,7 +84,7 @@ class Solver(Protocol):
 
     @property
     def history(self) -> int:
-        """How many of the points visited before `init` learns from; 0 where it looks at none."""
+        """How many earlier points `init` learns from; 0 if it looks at none."""
         ...
 
     def init(self, point: Point, metric: Metric, history: Iterable[Point] = ()) -> Any:
