@@ -1,5 +1,7 @@
 """What is followed where the user does not say: which coordinates and metric, and whether that lowers F."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from closed_form import gaussian_prior
@@ -23,7 +25,9 @@ from aipo.operators import (
 from aipo.path.solvers.descent import Adam
 from aipo.path.solvers.lbfgs import LBFGS
 from aipo.reconstruction.reconstruct import reconstruct
-from aipo.selection.defaults import AUTOMATIC_NOISY, automatic, direct, for_mixtures, residual_tells
+from aipo.selection.defaults import AUTOMATIC_NOISY, direct, path_to_minima
+from aipo.selection.plans import plan
+from aipo.selection.structure import residual_tells
 
 SHAPE = (1, 28, 28)
 
@@ -62,27 +66,28 @@ def test_pictures_of_sides_that_do_not_divide_have_no_latents():
 
 def test_holes_keep_steps_small_where_nothing_was_measured():
     small, large = load_prior("fashion28"), load_prior("photos")
-    hole = automatic(block_mask(SHAPE, 9), small)
+    hole = path_to_minima(block_mask(SHAPE, 9), small)
     assert (hole.metric, hole.stiffness > 1) == ("surrogate", True)
-    assert automatic(block_mask((3, 16, 16), 5), large).metric == "data"
-    assert automatic(block_mask((3, 64, 64), 19), load_prior("faces64")).metric == "data"
+    assert path_to_minima(block_mask((3, 16, 16), 5), large).metric == "data"
+    assert path_to_minima(block_mask((3, 64, 64), 19), load_prior("faces64")).metric == "data"
     for operator, prior in (
         (Mask(torch.ones(SHAPE, dtype=torch.bool)), small),
         (Identity((3, 16, 16)), large),
     ):
-        assert (automatic(operator, prior).metric, automatic(operator, prior).stiffness) == ("surrogate", 1)
+        path = path_to_minima(operator, prior)
+        assert (path.metric, path.stiffness) == ("surrogate", 1)
 
 
 def test_scattered_losses_are_no_holes():
     scattered = Mask(torch.rand(SHAPE, generator=torch.Generator().manual_seed(0)) < 0.5)
-    assert automatic(scattered, load_prior("fashion28")).stiffness == 1
+    assert path_to_minima(scattered, load_prior("fashion28")).stiffness == 1
 
 
 def test_a_channel_that_is_lost_as_a_whole_is_a_hole():
     mask = torch.ones(3, 28, 28, dtype=torch.bool)
     mask[0] = False
     prior = gaussian_prior()
-    assert automatic(Mask(mask), prior).stiffness > 1
+    assert path_to_minima(Mask(mask), prior).stiffness > 1
 
 
 def test_lost_detail_is_followed_by_curvature_and_random_mixtures_by_adam():
@@ -95,9 +100,9 @@ def test_lost_detail_is_followed_by_curvature_and_random_mixtures_by_adam():
         FourierMask(shape, cartesian_mask((64, 64), 0.3)),
     ):
         for known in (prior, load_prior("photos")):
-            assert isinstance(automatic(operator, known).solver, LBFGS)
+            assert isinstance(path_to_minima(operator, known).solver, LBFGS)
     for operator in (GaussianSensing(shape, 9), Composition(blur, Grey(shape)), Grey(shape)):
-        assert isinstance(automatic(operator, prior).solver, Adam)
+        assert isinstance(path_to_minima(operator, prior).solver, Adam)
 
 
 def test_the_residual_tells_of_entries_and_blurs_alone():
@@ -123,14 +128,16 @@ def test_only_noisy_photographs_are_mixed_along_other_weights():
     shape = (3, 64, 64)
     operator, y, hole = Identity(shape), torch.full((2, *shape), 0.5), block_mask(shape, 19)
     noisy = Gaussian(operator, y, 0.1)
-    assert for_mixtures(noisy, photos) == AUTOMATIC_NOISY and AUTOMATIC_NOISY.falls
+    assert plan(noisy, photos).options == AUTOMATIC_NOISY and AUTOMATIC_NOISY.falls
+    # Without SURE's copies the path is followed once, with twice the evaluations.
     others = [
-        (noisy, faces),
-        (Laplace(operator, y, 0.1), photos),
-        (Gaussian(hole, hole(y), 0.1), photos),
+        (noisy, faces, 1),
+        (Laplace(operator, y, 0.1), photos, 2),
+        (Gaussian(hole, hole(y), 0.1), photos, 1),
     ]
-    for likelihood, prior in others:
-        assert for_mixtures(likelihood, prior) == automatic(likelihood.operator, prior)
+    for likelihood, prior, times in others:
+        usual = path_to_minima(likelihood.operator, prior)
+        assert plan(likelihood, prior).options == replace(usual, evaluations=times * usual.evaluations)
 
 
 def test_a_noisy_photograph_is_mixed_from_states_that_are_no_minima():

@@ -6,9 +6,9 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_selection import LARGE_OPERATORS, noise_draws, smooth_prior
+from noise_draws import LARGE_OPERATORS, noise_draws, own_probes, smooth_prior
 
 from aipo.basics.arrays import dot
 from aipo.gaussian import posterior
@@ -21,6 +21,7 @@ from aipo.selection.mixture import lowest_on_simplex, mixture, near_shares, sure
 WEIGHTS = (0.1, 0.5, 2.0, 10.0)
 
 
+@settings(deadline=None)  # the first call imports SciPy's optimisers
 @given(st.integers(1, 4), st.integers(0, 10_000), st.floats(1e-6, 1e6))
 def test_no_point_of_a_fine_grid_is_lower(count, seed, scale):
     generator = np.random.default_rng(seed)
@@ -54,9 +55,9 @@ def maps(operator, likelihood, sure):
 
 @pytest.mark.parametrize("operator", LARGE_OPERATORS.values(), ids=LARGE_OPERATORS)
 def test_the_mixture_is_nearer_than_the_best_single_map(operator):
-    """Over 200 noise draws, in what is measured; within three standard errors at least not farther."""
+    """Over 200 noise draws and probes, in what is measured; within three standard errors not farther."""
     likelihood, clean = noise_draws(operator, 0.15)
-    sure = Sure(likelihood)
+    sure = own_probes(Sure(likelihood))
     pictures = maps(operator, likelihood, sure)
     part = sure_shares(sure, pictures, torch.ones(4, 200, dtype=torch.bool), EVERYWHERE)
     assert part.shape == (4, 200, 1, 1) and (part >= 0).all()
@@ -85,7 +86,7 @@ def test_mixing_the_measurement_with_nothing_is_wieners_shrinkage(ratio):
     generator, shape, sigma = torch.Generator().manual_seed(2), (1, 32, 32), 0.2
     truth = ratio * sigma * torch.randn(16, *shape, generator=generator, dtype=torch.float64)
     likelihood = measure(Identity(shape), truth, sigma, generator)
-    sure = Sure(likelihood)
+    sure = own_probes(Sure(likelihood))
     y = sure.batch().y
     part = sure_shares(sure, [y, torch.zeros_like(y)], torch.ones(2, 16, dtype=torch.bool), EVERYWHERE)
     expected = ratio**2 / (1 + ratio**2)
@@ -109,7 +110,7 @@ def test_every_component_is_shrunk_as_much_as_it_is_noisy(measured):
         for hue, strength in enumerate(strengths.unbind(1))
     )
     likelihood = measure(measured(shape), truth, sigma, generator)
-    sure = Sure(likelihood)
+    sure = own_probes(Sure(likelihood))
     copies = [likelihood.operator.adjoint(sure.batch().y), torch.zeros(16, *shape, dtype=torch.float64)]
     part = sure_shares(sure, copies, torch.ones(2, 8, dtype=torch.bool), where)
     expected = ratios**2 / (1 + ratios**2)
