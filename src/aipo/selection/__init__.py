@@ -1,4 +1,4 @@
-"""Which weight, or which mixture of the path, without the true picture; and how a path is followed."""
+"""The choice of a weight, or of a mixture of the path, without the true picture; and the plan of a path."""
 
 from aipo.selection.plans import Plan, Weight, plan
 

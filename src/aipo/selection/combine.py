@@ -1,10 +1,11 @@
-"""From the states of a path to one picture: the chosen one alone, or a mixture of several.
+"""From the states of a path to one picture: the chosen state alone, or a mixture of several.
 
-Each is called with the states of a path:
+Every way to combine is called with the states of a path:
 
     combine(pictures, weights, chosen, usable) -> (image, shares)
 
-- pictures: K batches, of the B measurements and, behind them, the criterion's copies, (B or more, C, H, W);
+- pictures: K batches (B or more, C, H, W): pictures of the B measurements, and behind them those of the
+  criterion's copies;
 - weights: λ of each state, (K, B);
 - chosen: the state that the criterion chose for each image, (B,);
 - usable: (K, B) bool, states that may take part;
@@ -39,7 +40,7 @@ class Alone:
 
 @dataclass(frozen=True)
 class NearWeights:
-    """The chosen state and those whose λ is not far below its own, in equal parts."""
+    """The chosen state and the states whose λ is not far below its own, in equal parts."""
 
     def __call__(
         self, pictures: Sequence[Images], weights: Tensor, chosen: Tensor, usable: Tensor
@@ -50,10 +51,10 @@ class NearWeights:
 
 @dataclass(frozen=True)
 class LowestRisk:
-    """The mixture of lowest estimated risk: in components of the picture where its entries are measured.
+    """The mixture of lowest estimated risk: component by component if entries of the picture are measured.
 
     Args:
-        sure: estimate for the B measurements, whose copies stand behind them in every state.
+        sure: the estimate for the B measurements; every state has its copies behind them.
     """
 
     sure: Sure
@@ -68,6 +69,6 @@ class LowestRisk:
 
 
 def picked(pictures: Sequence[Images], chosen: Tensor) -> Images:
-    """One of the pictures for each image, (B, C, H, W)."""
+    """The chosen picture of each image, (B, C, H, W)."""
     images = torch.arange(len(chosen), device=chosen.device)
     return torch.stack([batch[: len(chosen)] for batch in pictures])[chosen, images]

@@ -1,8 +1,8 @@
-"""A picture taken apart where weights differ: luminance and chrominance, in smooth places and in rough ones.
+"""The components of a picture that get weights of their own: luminance and chrominance, smooth and rough.
 
-No λ is right for all of a picture. A sky bears a larger one than grass, and colours want a smaller one than
-brightness: their error is lowest near λ = 0.3, that of brightness between 0.6 and 1.1 (dev/LOG.md). Each part
-has entries enough for an estimate of its own error.
+No λ is right for a whole picture. A sky bears a larger λ than grass. Colours want a smaller λ than
+brightness: the error of colours is lowest near λ = 0.3, and that of brightness between 0.6 and 1.1
+(dev/LOG.md). Each component has enough entries for an estimate of its own error.
 
 Source: Blu & Luisier 2007, The SURE-LET approach (a weight of its own for each part of a picture).
 """
@@ -17,16 +17,16 @@ from aipo.basics.arrays import Images
 from aipo.operators import Operator
 from aipo.selection.structure import FEW, whole_pixels
 
-# Smooth, middling and rough, as many pixels each.
+# Smooth, middling and rough places, with equally many pixels.
 ROUGHNESSES = 3
 
 # Roughness is a mean over so many pixels to each side.
 RADIUS = 4
 
-# How sharply a place belongs to one of them, per factor e in roughness.
+# How sharp the borders between them are, per factor e in roughness.
 SHARPNESS = 6.0
 
-# Roughness that is as good as none, in pictures in [0, 1].
+# Roughness well below this counts as none, for pictures in [0, 1].
 FLAT = 1e-4
 
 # All places as one.
@@ -37,7 +37,7 @@ def places(pictures: Images) -> Tensor:
     """How far each pixel belongs to the smooth, the middling and the rough places of its picture.
 
     Args:
-        pictures: (B, C, H, W) in [0, 1], restored already: noise is rough.
+        pictures: (B, C, H, W) in [0, 1], already restored, because noise is rough.
 
     Returns:
         (B, ROUGHNESSES, H, W), not negative, with sum 1 for each pixel.
@@ -46,11 +46,11 @@ def places(pictures: Images) -> Tensor:
 
 
 def of_colour(values: Tensor, colour: int, count: int) -> Tensor:
-    """The luminance (0), which is the mean of the channels in each of them, or the rest (1).
+    """The luminance (colour 0), which is the mean of the channels in every channel, or the rest (colour 1).
 
     Args:
         values: (..., C, H, W).
-        count: of colours; 1 leaves the values as they are.
+        count: number of colours; if it is 1, the values stay as they are.
     """
     if count == 1:
         return values
@@ -59,9 +59,9 @@ def of_colour(values: Tensor, colour: int, count: int) -> Tensor:
 
 
 def colours(operator: Operator) -> int:
-    """2 if luminance and chrominance can be judged each for itself, else 1.
+    """2 if luminance and chrominance can be judged separately, else 1.
 
-    They can where nearly all pixels are measured in all their channels, or not at all.
+    They can if nearly all pixels are measured in all of their channels, or in none.
     """
     kept = operator.kept()
     if kept is None or operator.shape[0] == 1:

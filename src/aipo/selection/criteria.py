@@ -1,4 +1,4 @@
-"""Which state of the path to keep, judged without the true picture.
+"""Criteria: which state of the path to keep, judged without the true picture.
 
 A criterion gives every state a number per image, and the smallest wins. It judges any state, converged or
 not, because it looks at the map from measurement to picture, not at optimality.
@@ -15,7 +15,7 @@ from aipo.basics.errors import InputError
 from aipo.likelihoods import Likelihood
 from aipo.path.state import State
 
-# The seed of the probe, a number that nobody takes for the noise itself.
+# The seed of the probe. Nobody is likely to give the noise itself the same one.
 PROBE = 7_211_389_023
 
 
@@ -23,7 +23,7 @@ class Criterion(Protocol):
     """Judges the states of a path; smaller is better.
 
     Attributes:
-        name: what a result says chose its weight.
+        name: what chose the weight, as a result tells it.
         ends: whether the path's end is the answer, whatever its states are.
     """
 
@@ -31,7 +31,7 @@ class Criterion(Protocol):
     ends: bool
 
     def batch(self) -> Likelihood:
-        """The likelihood whose path must be followed: the measurements, and copies that are needed."""
+        """The likelihood whose path is followed: the measurements, then the copies that are needed."""
         ...
 
     def __call__(self, x: Images) -> PerImage:
@@ -39,7 +39,7 @@ class Criterion(Protocol):
         ...
 
     def early(self, x: Images) -> Tensor:
-        """Which of the B measurements' paths must go on, whatever the values so far, (B,) bool."""
+        """Whether each measurement's path must go on, whatever its values so far, (B,) bool."""
         ...
 
     def choose(self, path: Sequence[State], values: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,7 +47,7 @@ class Criterion(Protocol):
 
         Args:
             path: states of the B measurements alone.
-            values: of each state when it was new, infinite where it was not accepted, (K, B).
+            values: of each state when it was reached, infinite where it was not accepted, (K, B).
         """
         ...
 
@@ -79,7 +79,7 @@ class Given:
 
 
 class Mean(Given):
-    """There is one state, the mean of a chain."""
+    """For the posterior mean: the only state is the mean of a chain."""
 
     name = "mean"
 
@@ -91,7 +91,7 @@ class Discrepancy:
 
     Args:
         likelihood: of B measurements.
-        falls: whether λ falls along the path, so that the misfit does.
+        falls: whether λ, and with it the misfit, falls along the path.
     """
 
     name = "discrepancy"
@@ -191,10 +191,10 @@ class LCurve:
 
 
 def _white(likelihood: Likelihood) -> Measurements:
-    """White noise like the measurements, always the same; entries of a picture get that of their places.
+    """White noise like the measurements, always the same; an entry of the picture gets that of its place.
 
-    Another probe gives other shares, and a picture up to 0.2 dB better or worse (dev/LOG.md). A fixed probe
-    gives nearly equal measurements nearly equal pictures.
+    Another probe gives other shares, and a picture up to 0.2 dB better or worse (dev/LOG.md). With a fixed
+    probe, nearly equal measurements get nearly equal pictures.
     """
     operator = likelihood.operator
     placed = operator.kept() is not None
@@ -213,8 +213,8 @@ def l_curve(residual_squared: Tensor, prior_energy: Tensor, weights: Tensor, usa
 
     Args:
         residual_squared, prior_energy: of K states, (K, B).
-        weights: their λ, rising or falling, (K, B).
-        usable: (K, B) bool; the others get infinity.
+        weights: λ of each, rising or falling, (K, B).
+        usable: (K, B) bool; the other states get infinity.
 
     Returns:
         (K, B); the smallest is the corner.
@@ -236,13 +236,13 @@ def l_curve(residual_squared: Tensor, prior_energy: Tensor, weights: Tensor, usa
 
 
 def last_accepted(path: Sequence[State]) -> Tensor:
-    """Which state is each image's last that was accepted, (B,)."""
+    """The index of each image's last accepted state, (B,)."""
     accepted = torch.stack([state.accepted for state in path]).long()
     return len(path) - 1 - accepted.flip(0).argmax(0)
 
 
 def smallest(values: Tensor) -> Tensor:
-    """The first of the smallest values of each image, (K, B) -> (B,)."""
+    """The index of each image's smallest value, of the first one if several are equal, (K, B) -> (B,)."""
     return (values == values.amin(0)).long().argmax(0)
 
 
@@ -262,9 +262,9 @@ class Tracker:
         self.values.append(torch.where(torch.isfinite(value), value, torch.inf))
 
     def best(self) -> Tensor:
-        """The state of the smallest value so far, (B,)."""
+        """The index of each image's state with the smallest value so far, (B,)."""
         return smallest(torch.stack(self.values))
 
     def finished(self) -> Tensor:
-        """(B,) bool."""
+        """Whether each image's criterion has passed its minimum, (B,) bool."""
         return len(self.values) - 1 - self.best() >= self.patience

@@ -1,6 +1,6 @@
-"""How a path is followed where the user does not say: for the picture, and for the objective alone.
+"""The default paths: for the best picture, and for the objective alone.
 
-The numbers were found on pictures that no table is judged by (dev/LOG.md).
+The numbers were found on pictures that no table uses (dev/LOG.md).
 """
 
 from dataclasses import replace
@@ -16,23 +16,24 @@ from aipo.path.solvers.lbfgs import LBFGS
 from aipo.priors.prior import Prior
 from aipo.selection.structure import has_holes, keeps_means, loses_entries
 
-# Steps of √2 in λ, few evaluations at each: the path carries solution and curvature from one to the next.
+# λ grows by factors of √2, with few evaluations at each weight, because the path carries solution and
+# curvature from one weight to the next.
 AUTOMATIC = PathOptions(geometric(0.2, 12.8, 13), evaluations=8, tolerance=0.5)
 
-# In a hole only the prior speaks. Steps as long as the surrogate is wide leave the flow's narrow valley
+# In a hole only the prior decides. Steps as long as the surrogate is wide leave the flow's narrow valley
 # there, and the hole turns dark before it comes back. Steps of the noise's own scale, the same everywhere,
-# stay in it, wherever the surrogate knows texture and so makes a start that is near.
+# stay in the valley if the start is near, as it is where the surrogate knows texture.
 AUTOMATIC_HOLES = replace(AUTOMATIC, evaluations=12, metric="data")
 
-# Pictures of one size are small, so a flow for them can afford more evaluations. Where its surrogate is of
-# low rank without texture, that metric, made stiffer, is the better one in holes; where lost entries are
-# scattered their neighbours determine them, and it serves as it is.
+# Pictures of one size are small, so a flow for them can afford more evaluations. If its surrogate is of low
+# rank without texture, the surrogate's metric is the better one. Holes need it stiffer. Scattered lost
+# entries are determined by their neighbours, and for them it serves as it is.
 AUTOMATIC_SMALL = replace(AUTOMATIC, evaluations=24)
 AUTOMATIC_SMALL_HOLES = replace(AUTOMATIC_SMALL, stiffness=20.0)
 
-# Mixed measurements leave a flow flat valleys with sharp bends, in which L-BFGS goes astray and Adam, with
-# many evaluations at few weights, does not. Only the prior decides what they leave open: under a large λ it
-# does so soon, under a small one hardly ever, so λ falls.
+# Under mixed measurements F has flat valleys with sharp bends. L-BFGS goes astray in them; Adam, with many
+# evaluations at few weights, does not. Only the prior decides what such measurements leave open. It decides
+# soon under a large λ and hardly ever under a small one, so λ falls.
 AUTOMATIC_SMALL_MIXED = PathOptions(
     (4.0, 2.0, 1.0, 0.5, 0.25), solver=Adam(0.005), evaluations=64, metric="data"
 )
@@ -40,21 +41,21 @@ AUTOMATIC_SMALL_MIXED = PathOptions(
 # Under a flow for any size half as many steps, twice as long, are enough.
 AUTOMATIC_MIXED = replace(AUTOMATIC_SMALL_MIXED, solver=Adam(0.01), evaluations=32)
 
-# Noisy photographs: as where measurements are mixed, with fewer weights and smaller steps. These states stop
-# short of the minima; mixed, they make a better picture than minima do.
+# Noisy photographs: as for mixed measurements, with fewer weights and smaller steps. These states stop short
+# of the minima. A mixture of them is a better picture than a mixture of minima.
 AUTOMATIC_NOISY = replace(AUTOMATIC_MIXED, weights=(2.0, 1.0, 0.5, 0.25), solver=Adam(0.007))
 
-# λσ² above which the prior rules the curvature of F, so that the flow's latents are the better coordinates;
-# below it the data term rules, and its own scale is the metric.
+# Above this λσ² the prior dominates the curvature of F, and the flow's latents are the better coordinates.
+# Below it the data term dominates, and its own scale is the metric.
 LATENT_FROM = 0.002
 
 
 def path_to_minima(operator: Operator, prior: Prior) -> PathOptions:
-    """The path for criteria that take one state of it, which should be near a minimum of F(·; λ).
+    """The path for criteria that choose one of its states, which should be near a minimum of F(·; λ).
 
     Args:
         operator: in its simplest spelling (`aipo.operators.simplest`).
-        prior: its surrogate tells whether it is for any size, and whether it knows texture.
+        prior: its surrogate tells whether the prior is for any size, and whether the surrogate knows texture.
     """
     surrogate = getattr(prior, "surrogate", None)
     textured, kept = bool(getattr(surrogate, "textured", False)), operator.kept()
@@ -63,12 +64,12 @@ def path_to_minima(operator: Operator, prior: Prior) -> PathOptions:
             return AUTOMATIC_HOLES
         return AUTOMATIC_SMALL_HOLES if has_holes(kept) else AUTOMATIC_SMALL
     if textured and kept is None and keeps_means(operator):
-        # The surrogate knows how strongly each frequency is held, so L-BFGS in its metric does not go astray.
+        # The surrogate knows how well each frequency is determined: L-BFGS does not go astray in its metric.
         return AUTOMATIC
     if any_size(prior):
         return AUTOMATIC if kept is not None else AUTOMATIC_MIXED
     if surrogate is None or surrogate is prior:
-        return AUTOMATIC  # nothing is known of its valleys, or it has none: one step is the solution
+        return AUTOMATIC  # its valleys are unknown, or it is Gaussian and one step is the solution
     return AUTOMATIC_SMALL if kept is not None else AUTOMATIC_SMALL_MIXED
 
 
@@ -88,10 +89,10 @@ def path_to_mix(operator: Operator, prior: Prior, judged: bool) -> PathOptions:
 def direct(likelihood: Likelihood, prior: Prior, weight: float, evaluations: int = 150) -> PathOptions:
     """One minimisation at one λ, in the coordinates and the metric that lower F fastest.
 
-    It is for whoever wants the objective's minimum; paths give better pictures (docs/method.md).
+    Use it if you want the minimum of the objective; paths give better pictures (docs/method.md).
 
     Args:
-        likelihood: its operator and noise level decide.
+        likelihood: its operator and its noise level decide about coordinates and metric.
         evaluations: budget.
     """
     operator = likelihood.simplest().operator
@@ -104,7 +105,7 @@ def direct(likelihood: Likelihood, prior: Prior, weight: float, evaluations: int
     if weight * float(likelihood.noise_level.min()) ** 2 < LATENT_FROM:
         return replace(options, metric="data")
     if has_latents(prior, operator.shape):
-        # Latents do not know the data term's scale: the first step is kept short.
+        # The metric over latents does not know the data term's scale, so the first step is kept short.
         return replace(options, coordinates="latents", solver=LBFGS(memory=40, first_step=1e-3))
     return options
 

@@ -1,15 +1,16 @@
-"""Pictures of the path mixed: better than any single λ, for no evaluation more.
+"""Mixtures of the path's pictures: better than any single λ, and no further evaluation is needed.
 
-Between the picture of a small λ (noise is left) and that of a large one (texture is gone) errors are not the
-same, so a mixture is often nearer than each. Where Stein's estimate can judge, the shares are those of the
-lowest estimated risk.
+The picture of a small λ (noise is left) and that of a large λ (texture is gone) have different errors, so a
+mixture is often nearer to the truth than each of them. Where Stein's estimate can judge, the shares are
+those with the lowest estimated risk.
 
-The estimate is exact for a mixture of maps y → x_k(y) with fixed shares, as the Jacobian is linear in them:
+The estimate also holds for a mixture of maps y → x_k(y) with fixed shares, because its Jacobian is linear in
+them:
 
     risk(a) = (‖Σ a_k A x_k − y‖² − tr Σ + 2 Σ a_k tr ΣJ_k)/m,   a ≥ 0, Σ a_k = 1.
 
-That is a convex quadratic with one minimum. Elsewhere the chosen point is averaged with those whose λ is not
-far below its own.
+This is a convex quadratic. Where Stein's estimate cannot judge, the chosen state is averaged with the states
+whose λ is not far below its own.
 
 Source: Leung & Barron 2006, Information theory and mixing least-squares regressions (mixing by unbiased
 estimates of the risk); Blu & Luisier 2007, The SURE-LET approach (linear expansions of denoisers).
@@ -27,24 +28,25 @@ from aipo.selection.components import EVERYWHERE, colours, of_colour
 from aipo.selection.criteria import Sure
 from aipo.selection.structure import whole_pixels
 
-# Where no estimate can tell the shares, states are averaged whose λ is at least this part of the chosen one.
+# Where no estimate tells the shares, states whose λ is at least this part of the chosen one are averaged.
 AVERAGED_FROM = 0.25
 
-# To the risk of a place that of the whole picture is added, as of so many entries: a place may have few that
-# are measured, or none.
+# The risk of the whole picture, counted as so many entries, is added to that of each place, because a place
+# may have few measured entries or none.
 BORROWED = 100
 
-# Entries of every map that are in double precision at a time.
+# So many entries of every map are in double precision at a time.
 AT_ONCE = 2**20
 
 
 def sure_shares(sure: Sure, pictures: Sequence[Images], usable: Tensor, where: Tensor) -> Tensor:
-    """What part each picture has in the mixture of lowest estimated risk, component by component.
+    """The part of each picture in the mixture of lowest estimated risk, component by component.
 
     Args:
-        sure: of B measurements.
-        pictures: K batches of maps of the measurements and, behind them, of `sure`'s copies, (2B, C, H, W).
-        usable: (K, B) bool, at least one per image; the others get no share.
+        sure: the estimate for B measurements.
+        pictures: K batches (2B, C, H, W): pictures of the measurements, and behind them those of `sure`'s
+            copies.
+        usable: (K, B) bool, at least one per image; the other pictures get no share.
         where: how far each pixel belongs to each of P places, (B, P, H, W); `EVERYWHERE` for mixed
             measurements, which have no place.
 
@@ -74,7 +76,7 @@ def _lowest(residuals: Tensor, responses: Tensor, probe: Tensor, where: Tensor, 
         residuals, responses: of each map, (K, C, H, W).
         probe: (1, C, H, W).
         where: (P, H, W).
-        borrowed: part of the whole picture's risk that each place's has besides its own.
+        borrowed: the part of the whole picture's risk that is added to the risk of each place.
     """
     risks = [_risk(residuals, responses, probe, near) for near in where]
     grams, excesses = (np.stack(part) for part in zip(*risks, strict=True))
@@ -86,9 +88,9 @@ def _lowest(residuals: Tensor, responses: Tensor, probe: Tensor, where: Tensor, 
 
 
 def _in_place(operator: Operator, values: Measurements, hues: int) -> Tensor:
-    """Measured entries where they are in the picture, and zero elsewhere; mixed values as they come.
+    """Measured entries at their places in the picture, and zero elsewhere; mixed values as they are.
 
-    Where colours are judged each for itself, pixels of which only some channels are measured do not count.
+    If colours are judged separately, pixels do not count if only some of their channels are measured.
     """
     kept = operator.kept()
     if kept is None:
@@ -98,7 +100,7 @@ def _in_place(operator: Operator, values: Measurements, hues: int) -> Tensor:
 
 
 def _risk(residuals: Tensor, responses: Tensor, probe: Tensor, near: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """G (K, K) and l (K,) of the risk aᵀGa + 2lᵀa of mixtures of K maps, where every entry counts by `near`.
+    """G (K, K) and l (K,) of the risk aᵀGa + 2lᵀa of mixtures of K maps, with `near` as weight of entries.
 
     Args:
         residuals, responses: of each map, (K, C, H, W).
@@ -115,14 +117,15 @@ def _risk(residuals: Tensor, responses: Tensor, probe: Tensor, near: Tensor) -> 
 
 
 def near_shares(chosen: Tensor, weights: Tensor, usable: Tensor) -> Tensor:
-    """Equal parts of the chosen picture, (B,), and of the usable ones whose λ is not far below its own.
+    """Equal parts of the chosen picture and of the usable ones whose λ is not far below its own.
 
     Args:
+        chosen: index of each image's picture, (B,).
         weights: λ of each, (K, B).
         usable: (K, B) bool.
 
     Returns:
-        (K, B, 1, 1), never negative, with sum 1 for each image, all of whose components are treated alike.
+        (K, B, 1, 1), never negative, with sum 1 for each image. All components are treated alike.
     """
     steps = torch.arange(len(usable), device=usable.device)[:, None]
     own = weights.gather(0, chosen[None])
@@ -132,11 +135,11 @@ def near_shares(chosen: Tensor, weights: Tensor, usable: Tensor) -> Tensor:
 
 
 def mixture(pictures: Sequence[Images], part: Tensor, where: Tensor = EVERYWHERE) -> Images:
-    """The first B images of each batch mixed.
+    """A mixture of the first B images of each batch.
 
     Args:
         pictures: K batches (B or more, C, H, W).
-        part: of each in every component, (K, B, colours, P).
+        part: the part of each batch in every component, (K, B, colours, P).
         where: how far each pixel belongs to each of P places, (B, P, H, W).
     """
     count, hues = part.shape[1:3]
@@ -146,7 +149,7 @@ def mixture(pictures: Sequence[Images], part: Tensor, where: Tensor = EVERYWHERE
         taken = expand(a.flatten(1).sum(1) > 0, total)
         for hue in range(hues):
             share = (a[:, hue, :, None, None] * where).sum(1, keepdim=True)
-            # A picture without share may be one that diverged, and 0 · NaN is NaN.
+            # A picture without a share may have diverged, and 0 · NaN is NaN.
             total = total + torch.where(taken, share * of_colour(x[:count], hue, hues), 0)
     return total
 

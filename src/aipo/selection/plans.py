@@ -1,4 +1,4 @@
-"""The one place where it is decided how a picture is restored: `plan(likelihood, prior, weight)`.
+"""`plan(likelihood, prior, weight)` is the one place that decides how a picture is restored.
 
 A plan asks what the operator measures, whether noise is Gaussian and what the prior's surrogate knows. It
 never asks for a class, so equal problems get equal plans, however they are spelled.
@@ -27,10 +27,10 @@ class Plan:
     """How a picture is restored.
 
     Attributes:
-        options: how the path is followed, or the chain of the posterior mean is run.
+        options: how the path is followed, or how the chain of the posterior mean is run.
         criterion: what judges the states of the path.
-        combine: how its states become one picture.
-        reason: what is done and why, one sentence.
+        combine: how the states become one picture.
+        reason: what is done and why, in one sentence.
     """
 
     options: PathOptions | LangevinOptions
@@ -56,8 +56,8 @@ def plan(
         chain: the user's own chain, for "mean".
 
     Raises:
-        InputError: a weight that is none of these, a chain without "mean", a path with it, or SURE asked for
-            under noise for which no such estimate is known.
+        InputError: the weight is none of these; there is a chain without "mean", or a path with it; or "sure"
+            is asked for under noise for which no such estimate is known.
     """
     likelihood = likelihood.simplest()
     if (weight == "mean" and options is not None) or (weight != "mean" and chain is not None):
@@ -86,8 +86,8 @@ def plan(
 
 def _automatic(likelihood: Likelihood, prior: Prior, options: PathOptions | None) -> Plan:
     """A mixture of states, by SURE where it can judge the picture."""
-    # What mixed measurements leave open, no estimate from them judges: the predictive risk is flat in λ. Blur
-    # leaves open only what is finer than itself. For photons the discrepancy principle's mixture is as good
+    # No estimate from mixed measurements judges what they leave open: the predictive risk is flat in λ. Blur
+    # leaves open only detail finer than itself. For photons the discrepancy principle's mixture is as good
     # (docs/results/photons.md).
     stein = likelihood.stein(torch.zeros_like(likelihood.y))
     tells = residual_tells(likelihood.operator)
@@ -124,7 +124,7 @@ def _plan(options: PathOptions, criterion: Criterion, combine: Combine, why: str
 
 
 def _once(options: PathOptions) -> PathOptions:
-    """For criteria that follow the path once where SURE follows it twice: as many evaluations in all."""
+    """Twice the evaluations, for criteria that follow the path once where SURE follows it twice."""
     return replace(options, evaluations=2 * options.evaluations)
 
 

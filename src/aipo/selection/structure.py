@@ -1,6 +1,6 @@
 """What an operator leaves open: single entries, holes, fine detail, or anything.
 
-Everything here is asked of the operator, or found by measuring a picture with it; no class has a name here.
+These functions ask the operator, or measure a picture with it. They never ask for its class.
 """
 
 import numpy as np
@@ -9,10 +9,10 @@ from torch import Tensor
 
 from aipo.operators import Operator
 
-# Mean distance of lost entries to the nearest measured one, in pixels, above which they form holes.
+# Lost entries form holes if their mean distance to the nearest measured one is larger than this, in pixels.
 HOLE_FROM = 1.5
 
-# The part of the entries that may be lost before a picture counts as incomplete, where they form no hole.
+# A picture counts as complete if at most this part of its entries is lost and they form no hole.
 FEW = 0.05
 
 
@@ -41,9 +41,9 @@ def whole_pixels(kept: Tensor) -> Tensor:
 
 
 def keeps_means(operator: Operator) -> bool:
-    """Whether every colour's mean is measured, and only detail finer than that may be lost.
+    """Whether the mean of every colour is measured, so that only finer detail may be lost.
 
-    AᵀA then turns a picture of one colour into a picture of one colour, and no colour into black. That holds
+    AᵀA then turns a picture of one colour into a picture of one colour, and no colour into black. This holds
     for blurs, for larger pixels, and for some of the frequencies if the lowest is among them.
     """
     linear, channels = operator.linear, operator.shape[0]
@@ -57,9 +57,9 @@ def keeps_means(operator: Operator) -> bool:
 
 
 def residual_tells(operator: Operator) -> bool:
-    """Whether a picture x is as good as its A x is, so that an estimate of the error of A x judges it.
+    """Whether a picture x is as good as its A x, so that an estimate of the error of A x judges x.
 
-    That holds where entries are measured, and for a blur, which loses only what is finer than itself.
+    This holds where entries are measured, and for a blur, which loses only detail finer than itself.
     """
     if operator.kept() is not None:
         return True
@@ -68,13 +68,13 @@ def residual_tells(operator: Operator) -> bool:
 
 
 def _full_rank(means: Tensor) -> bool:
-    """Whether no colour is measured a hundred times more weakly than another; of a symmetric matrix."""
+    """Whether no colour is measured a hundred times more weakly than another, by a symmetric matrix."""
     held = torch.linalg.eigvalsh((means + means.mT) / 2)
     return float(held.min()) > 0.01 * float(held.max())
 
 
 def _is_local(gram: Tensor, shape: tuple[int, int, int]) -> bool:
-    """Whether AᵀA carries a point no farther than a quarter of the picture, as blurs do."""
+    """Whether AᵀA spreads a point no farther than a quarter of the picture, as blurs do."""
     _, height, width = shape
     spread = torch.fft.irfft2(gram, s=(height, width), dim=(0, 1)).square().sum((2, 3))
     rows = torch.fft.fftfreq(height).abs()[:, None] <= 0.25
