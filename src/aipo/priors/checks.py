@@ -120,8 +120,8 @@ def _check_noise(likelihood: Likelihood) -> None:
     if bool(wrong.any()):
         sigma, found = float(noise[wrong][0]), float(size[wrong][0])
         raise InputError(
-            f"sigma is {sigma:g}, but y with all its noise is only about {found:.2g}; pictures lie in [0, 1], "
-            f"where {sigma:g} of 255 is {sigma / 255:.3g}"
+            f"sigma is {sigma:g}, but y with all its noise is only about {found:.2g}; pictures lie in "
+            f"[0, 1], where {sigma:g} of 255 is {sigma / 255:.3g}"
         )
 
 
