@@ -1,7 +1,7 @@
-"""Several branches of a path as entries of one batch, the lowest end kept.
+"""Several branches of a path as entries of one batch; the one that ends lowest is kept.
 
-Continuation alone follows one minimum. Branches that start at different draws of the surrogate's posterior
-are not the same minimum's neighbours, and whether they meet says more of the end than any one path can.
+A single path follows one minimum. Branches start from different draws of the surrogate's posterior, so they
+may follow different minima. Whether they meet says more about the end than a single path can.
 """
 
 from collections.abc import Sequence
@@ -26,12 +26,12 @@ from aipo.selection.defaults import AUTOMATIC
 
 @dataclass(frozen=True)
 class Branches:
-    """Where K branches (starting points × paths) of B images ended.
+    """The ends of K branches (starting points × paths) of B images.
 
     Attributes:
-        image: the lowest branch's end, (B, C, H, W).
+        image: the end of the lowest branch, (B, C, H, W).
         objective: F there, nats, (B,).
-        best: which branch it is, (B,).
+        best: the index of that branch, (B,).
         images: every branch's end, (K, B, C, H, W).
         objectives: F at each, (K, B).
         evaluations: spent on each image, all branches together, (B,).
@@ -62,10 +62,10 @@ def best_of(
         likelihood: D, of a batch of measurements.
         prior: R; it must have a `surrogate`.
         weight: λ at the path's end.
-        branches: starting points; their seed comes from the measurement itself.
-        paths: each is followed from every starting point, such as `smoothing()` for a prior that offers
-            smoothed energies; by default only `AUTOMATIC`. Their own `start` and
-            `coordinates` do not count: starting points and metric are the surrogate's, over pictures.
+        branches: number of starting points; the measurement itself is their seed.
+        paths: each of them is followed from every starting point, such as `smoothing()` for a prior that
+            offers smoothed energies; by default `AUTOMATIC` alone. Their `start`, `metric` and `coordinates`
+            are ignored: starting points and metric are the surrogate's, over pictures.
 
     Raises:
         InputError: a prior without surrogate, or fewer than one branch.
@@ -89,7 +89,7 @@ def best_of(
 
 
 def _draws(closed, likelihood: Gaussian, alpha: PerImage, count: int) -> Tensor:
-    """(count, B, C, H, W), each image's from its own seed."""
+    """Draws of the surrogate's posterior, (count, B, C, H, W), for each image from its own seed."""
     images = []
     for y, a, sigma in zip(likelihood.y, alpha, likelihood.sigma, strict=True):
         white = White([content_seed(y) + k for k in range(count)])
@@ -98,10 +98,11 @@ def _draws(closed, likelihood: Gaussian, alpha: PerImage, count: int) -> Tensor:
 
 
 def lowest(ends: Sequence[State], branches: int) -> Branches:
-    """The lowest end of each image, from the last states of paths that `branches` branches followed.
+    """The lowest end of each image.
 
     Args:
-        ends: of one path each, with all images of a branch behind those of the branch before.
+        ends: the last state of each path, with all images of one branch behind those of the branch before.
+        branches: number of branches in each state.
     """
 
     def gather(name: str) -> Tensor:
@@ -124,7 +125,7 @@ def lowest(ends: Sequence[State], branches: int) -> Branches:
 
 
 def _verdicts(objectives: Tensor, decrements: Tensor, status: Tensor) -> list[Verdict]:
-    """Branches agree where all are as low as the lowest, to twice what their metric still expects to gain."""
+    """Branches agree if all are as low as the lowest, within twice the gain that their metric expects."""
     slack = 2 * decrements.max(0).values + 1e-6 * (1 + objectives.abs().amin(0))
     several = objectives.max(0).values - objectives.min(0).values > slack
     unfinished = torch.isin(status, torch.tensor(UNFINISHED, device=status.device))

@@ -1,8 +1,8 @@
-"""What can be said about a path's end: does the theorem of the paper apply to what was found?
+"""Certificates: does the theorem of the paper apply to the path that was followed?
 
-AIPO proves that the path ends in the global minimum when F(·; λ) is locally strongly convex around every
-point of it (Liu, Yang, Zhang & Lei 2023, theorem 1). A certificate can refute this assumption and never prove
-it: it looks at the points visited and at no place in between, and there the smallest curvature it finds is an
+AIPO proves that the path ends in the global minimum if F(·; λ) is locally strongly convex around every point
+of the path (Liu, Yang, Zhang & Lei 2023, theorem 1). A certificate can refute this assumption, but it cannot
+prove it. It looks only at the points that were visited, and the smallest curvature that it finds there is an
 upper bound of the true one. A negative curvature proves that F is not convex; a positive one proves nothing.
 """
 
@@ -60,7 +60,7 @@ class Certificate:
     """What was measured along a path, for B images and S points.
 
     Attributes:
-        decrement: nats that the metric predicts could still be gained at the kept point, (B,).
+        decrement: how many nats could still be gained at the kept point, as the metric predicts, (B,).
         weights: λ of the points where the curvature was measured, (S, B).
         curvature: the smallest curvature found there, in units of the metric's inverse, (S, B). A smaller one
             may exist: a negative value proves that F is not convex, a positive one proves nothing.
@@ -68,7 +68,7 @@ class Certificate:
         products: Hessian products spent on it, (S, B).
         failed_at: the first λ whose curvature is negative beyond rounding, NaN where there is none, (B,).
         verdict: the conclusion, one per image.
-        reason: one sentence per image: what the verdict rests on.
+        reason: what was found, one sentence per image; the verdict rests on it.
     """
 
     decrement: PerImage
@@ -82,17 +82,17 @@ class Certificate:
 
 
 def certify(problem: Problem, path: Sequence[State], kept: Tensor, iterations: int = 100) -> Certificate:
-    """Measure the curvature at every point of the path up to the one that was kept.
+    """Measure the curvature at every point of the path up to the kept one.
 
     Args:
-        problem: what the path was followed through; it must offer Hessian products.
+        problem: the problem that the path solves; it must offer Hessian products.
         path: its states.
-        kept: which of them each image's answer is, (B,).
-        iterations: Hessian products per point at most, each about two evaluations of the prior; fewer are
-            spent where the smallest curvature settles earlier.
+        kept: the index of the state that is each image's answer, (B,).
+        iterations: Hessian products per point at most. Each costs about two evaluations of the prior. Where
+            the smallest curvature settles earlier, fewer are spent.
 
     Raises:
-        InputError: no Hessian products, or no point of the path with λ > 0.
+        InputError: the problem offers no Hessian products, or the path has no point with λ > 0.
     """
     if problem.hessian is None:
         raise InputError(
@@ -138,12 +138,12 @@ def _first(weights: Tensor, failed: Tensor) -> PerImage:
 
 
 def _along(found: Curvature, own: Tensor, image: int) -> Curvature:
-    """At the points on one image's path, (points,)."""
+    """The curvature at the points on one image's path, (points,)."""
     return Curvature(*(values[own, image] for values in vars(found).values()))
 
 
 def _judged(weights: Tensor, found: Curvature, status: Status, decrement: float) -> tuple[Verdict, str]:
-    """The conclusion for one image from the points on its path, and what it rests on."""
+    """The conclusion for one image from the points on its path, and a sentence that gives the reason."""
     if bool(found.negative.any()):
         first = int(found.negative.long().argmax())
         at = f"{float(found.value[first]):.3g} at λ = {float(weights[first]):.3g}"

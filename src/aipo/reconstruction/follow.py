@@ -1,4 +1,4 @@
-"""A plan followed: a path until its criterion has seen enough, or a chain to its end."""
+"""Follow a plan: a path until its criterion has seen enough, or a chain to its end."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,22 +24,23 @@ from aipo.selection.plans import Plan, plan
 
 Watch = Callable[[State | Draw], None]
 
-# States without improvement after which a criterion has passed its minimum.
+# After so many states without improvement a criterion has passed its minimum.
 PATIENCE = 3
 
 
 @dataclass(frozen=True)
 class Followed:
-    """What following a plan found, for B measurements and K states.
+    """What was found by following a plan, for B measurements and K states.
 
     Attributes:
-        problem: what the path was followed through.
-        pictures: of every state, those of the criterion's copies behind the B own ones, (B or more, C, H, W).
+        problem: the problem that the path solves.
+        pictures: those of every state, (B or more, C, H, W): of the B measurements, and behind them of the
+            criterion's copies.
         path: the states of the B measurements alone.
         values: the criterion at every state, (K, B).
         chosen: the state that the criterion chose for each image, (B,).
         evaluations: spent on each image, its copies included, (B,).
-        drawn: the chain, where the only state is its mean.
+        drawn: the chain, if the only state is its mean.
     """
 
     problem: Problem
@@ -59,7 +60,7 @@ class Followed:
     def usable(self) -> Tensor:
         """States of λ > 0 that each image reached before it was finished, (K, B) bool.
 
-        What it did later depends on the others of the batch.
+        Its later states depend on the other images of the batch.
         """
         steps = torch.arange(len(self.path), device=self.chosen.device)[:, None]
         reached = torch.isfinite(self.values) & (steps <= self.chosen + PATIENCE)
@@ -67,7 +68,7 @@ class Followed:
 
     @torch.no_grad()
     def start(self) -> Images:
-        """The picture that the path would begin with at each image's chosen weight, (B, C, H, W)."""
+        """The picture with which the path would begin at each image's chosen weight, (B, C, H, W)."""
         count = len(self.chosen)
         weight = self.weights.gather(0, self.chosen[None])[0]
         copies = len(self.pictures[0]) // count
@@ -86,7 +87,7 @@ def trace(
         likelihood: D, of a batch of measurements.
         prior: R; its `surrogate` gives start and metric unless the options say otherwise.
         options: weights, predictor and corrector; by default those of `plan(likelihood, prior)`.
-        copies: of each image in the batch, see `Trace`.
+        copies: number of copies of each image, see `Trace`.
     """
     check_inputs(likelihood, prior)
     planned = plan(likelihood, prior, "auto", options).options
@@ -104,7 +105,7 @@ def follow(
     """Follow a plan.
 
     Args:
-        planned: for this likelihood and prior.
+        planned: the plan for this likelihood and prior.
         likelihood: in its simplest spelling.
         watch: called with every state of a path and every draw of a chain.
         progress: called after every evaluation, see `Progress`.
@@ -116,7 +117,7 @@ def follow(
 
 
 def exact_form(prior: Prior) -> Prior:
-    """The prior in full precision; itself where it knows no other."""
+    """The prior in full precision: `prior.exact` if there is one, else the prior itself."""
     return getattr(prior, "exact", prior)
 
 
@@ -170,10 +171,10 @@ def _first(state: State, count: int) -> State:
 
 
 def _final_steps(exact: Problem, options: PathOptions, path: list[State]) -> State:
-    """One more correction of the path's last accepted point, at its last weight, in full precision.
+    """One more correction of the path's last accepted point, at the path's last weight, in full precision.
 
     Args:
-        exact: the path's problem, in coordinates of its options, of the prior in full precision.
+        exact: the path's problem, with the prior in full precision.
         options: those of the path.
         path: its states so far.
     """

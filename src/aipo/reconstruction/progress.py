@@ -1,4 +1,4 @@
-"""How far a restoration is: told after every evaluation of the prior, with how many there will be."""
+"""Progress of a restoration: after every evaluation of the prior, how many are done and how many expected."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,17 +11,17 @@ from aipo.path.problem import Deformation, Problem, Terms
 # (evaluations so far, evaluations expected in all), of all images and copies together.
 Progress = Callable[[int, int], None]
 
-# The part of a path that criteria usually see before they stop: they need the minimum and three states more.
+# The part of a path that criteria usually see before they stop: they need the minimum and three more states.
 USUAL = 0.6
 
 
 class Forecast:
-    """Counts evaluations and foretells how many a path takes, the better the farther it is.
+    """Counts evaluations and foretells how many a path takes, better and better along the path.
 
     Args:
         tell: called after every evaluation.
-        states: how many the path has.
-        each: evaluations of one state, of all images and copies together, at most.
+        states: number of states of the path.
+        each: evaluations of one state at most, of all images and copies together.
         early: whether the path may end before its last state.
     """
 
@@ -30,7 +30,7 @@ class Forecast:
         self._done, self._reached, self._least = 0, 0, 0
 
     def watched(self, problem: Problem) -> Problem:
-        """The problem, every evaluation counted."""
+        """The same problem, but every evaluation is counted."""
 
         def terms(x: Tensor, indices: Tensor, deformation: Deformation) -> Terms:
             found = problem.terms(x, indices, deformation)
@@ -53,6 +53,6 @@ class Forecast:
 
 
 def forecast(tell: Progress, options: PathOptions, images: int, early: bool) -> Forecast:
-    """For a path of that many images, copies included."""
+    """The forecast for a path of `images` images, copies included."""
     # A state costs its corrector's evaluations, and one for the point that it starts from.
     return Forecast(tell, len(options.weights), images * (options.evaluations + 1), early)

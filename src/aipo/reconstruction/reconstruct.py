@@ -24,18 +24,18 @@ def reconstruct(
 
     Args:
         likelihood: what was measured, (B, ...).
-        prior: density of pictures. If its networks are of bfloat16, float32 takes the last steps to a given λ
-            and computes the energies that are reported.
+        prior: density of pictures. If its networks are in bfloat16, the last steps to a given λ and the
+            reported energies are in float32.
         weight: λ, or how it is found:
 
             - "auto" mixes states of the path. Where single entries or blurred ones were measured (denoising,
               inpainting, deblurring) and noise is Gaussian, SURE chooses the shares. Elsewhere the state of
-              the discrepancy principle is averaged with those of smaller λ, down to a quarter of its own.
+              the discrepancy principle is averaged with states of smaller λ, down to a quarter of its own.
             - "mean" is the posterior mean, a chain at λ = 1 instead of a path (`aipo.sample`).
             - "bayes" is λ = 1, the maximum a posteriori; a positive number is λ itself.
             - "sure", "discrepancy" and "l-curve" choose one state of the path. "sure" is PURE for photons.
-        options: how the path is followed; by default as `aipo.selection.plan` decides. It is followed as it
-            stands, and with a given λ it ends there.
+        options: how the path is followed; by default `aipo.plan` decides. Your own options are followed as
+            they stand, and with a given λ the path ends there.
         watch: called with every state of a path and every draw of a chain.
         chain: how the chain of "mean" is run, by default `LangevinOptions()`.
         progress: called as progress(done, expected) after every evaluation of the prior, for progress bars;
@@ -45,7 +45,8 @@ def reconstruct(
         The pictures, and how they were found; `plan.reason` says in one sentence what was done and why.
 
     Raises:
-        InputError: a weight that is none of these, or options that the weight does not use.
+        InputError: the weight is none of these, it does not use the options, or likelihood and prior do not
+            fit each other.
     """
     check_inputs(likelihood, prior)
     planned = plan(likelihood, prior, weight, options, chain)

@@ -1,4 +1,4 @@
-"""What a reconstruction tells: the picture, how it was found, how sure it is."""
+"""The result of a reconstruction: the picture, how it was found, and how sure it is."""
 
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -34,13 +34,14 @@ class Reconstruction:
         status: how the search at the chosen weight ended, one per image.
         plan: what was done and why.
         values: the criterion at every state of the path, (states, B); NaN where a weight was given.
-        start: the closed-form picture at the chosen weight that the path would begin with there.
+        start: the picture with which the path would begin at the chosen weight, usually a closed form.
         path: every state visited, of the B measurements alone.
-        chosen: which of them is the answer, for a mixture the best single one, (B,).
-        shares: what part each state has in the image, (states, B, colours, places): of luminance and of
-            chrominance, in smooth, middling and rough places; 1 of each where they are treated alike.
+        chosen: the index of the answer in `path`, for a mixture that of the best single state, (B,).
+        shares: the part of each state in the image, (states, B, colours, places). The colours are luminance
+            and chrominance; the places are smooth, middling and rough. There is one colour, or one place, if
+            they are treated alike.
         likelihood, prior: D and R.
-        drawn: the chain, where the picture is the posterior mean.
+        drawn: the chain, if the picture is the posterior mean.
     """
 
     image: Images
@@ -61,7 +62,7 @@ class Reconstruction:
     drawn: Samples | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what is prepared again when it is asked for, and cannot be written to a file."""
+        """Without cached values, which cannot be written to a file and are prepared again when needed."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @property
@@ -71,19 +72,19 @@ class Reconstruction:
 
     @property
     def reason(self) -> str:
-        """What was done and why, one sentence."""
+        """What was done and why, in one sentence."""
         return self.plan.reason
 
     @cached_property
     def problem(self) -> Problem:
-        """What the path was followed through."""
+        """The problem that the path solves, or that the chain draws from."""
         if isinstance(self.plan.options, PathOptions):
             return prepared(self.likelihood.simplest(), self.prior, self.plan.options)
         return self._sampling
 
     @cached_property
     def certificate(self) -> Certificate:
-        """Whether the assumptions of the paper's theorem held at the points of the path.
+        """Whether a negative curvature was found on the path, which would refute the paper's assumption.
 
         Raises:
             InputError: a path over latents, whose curvature is not that of F over pictures.
@@ -91,12 +92,12 @@ class Reconstruction:
         return certify(self.problem, self.path, self.chosen)
 
     def samples(self, count: int) -> Tensor:
-        """Pictures drawn from the posterior p(x | y), by a chain from the image on, (count, B, C, H, W)."""
+        """Pictures from the posterior p(x | y), (count, B, C, H, W), by a chain that begins at the image."""
         return chain(self._sampling, self._simplest, count, start=self.image).images
 
     @cached_property
     def posterior(self) -> Samples:
-        """Mean, spread and intervals of the posterior p(x | y), by a chain from the image on."""
+        """Mean, spread and intervals of the posterior p(x | y), by a chain that begins at the image."""
         return self.drawn or chain(self._sampling, self._simplest, start=self.image)
 
     @property
@@ -126,12 +127,13 @@ class Reconstruction:
 def reconstruction(
     planned: Plan, found: Followed, image: Images, shares: Tensor, likelihood: Likelihood, prior: Prior
 ) -> Reconstruction:
-    """The picture that a plan's states became, with its own energies.
+    """The result of a plan: the picture that was made of its states, with the picture's own energies.
 
     Args:
+        planned: the plan.
         found: the states.
         image: the picture, (B, C, H, W).
-        shares: of the states in it, (K, B, colours, places).
+        shares: the part of each state in it, (K, B, colours, places).
         likelihood, prior: the user's own.
     """
     images = torch.arange(len(found.chosen), device=found.chosen.device)
@@ -162,5 +164,5 @@ def reconstruction(
         prior=prior,
         drawn=found.drawn,
     )
-    vars(made)["problem"] = found.problem  # at hand already; preparing it again can take long
+    vars(made)["problem"] = found.problem  # to prepare it again can take long
     return made
