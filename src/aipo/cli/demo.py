@@ -20,7 +20,7 @@ from aipo.priors import load_prior
 
 @dataclass(frozen=True)
 class Task:
-    """One measurement of a picture: how, and with how much noise."""
+    """One measurement of a picture: how it is measured, and with how much noise."""
 
     name: str
     shape: tuple[int, int, int]

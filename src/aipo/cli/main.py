@@ -26,7 +26,11 @@ log = logging.getLogger("aipo")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 where everything succeeded, 1 where pictures failed, 2 where none could start."""
+    """Run one command.
+
+    Returns:
+        0 if everything succeeded, 1 if some pictures failed, 2 if nothing could start, 130 if interrupted.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     commands = _commands()
     parser = ArgumentParser(prog="aipo", description="Restore pictures with a normalizing-flow prior (AIPO).")
@@ -47,10 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class Bar:
-    """A progress bar over pictures, called with the name of the one at work and how far it is.
+    """A progress bar over pictures. It is called with a picture's name, its evaluations and those expected.
 
     Args:
-        pictures: how many.
+        pictures: number of pictures.
     """
 
     def __init__(self, pictures: int):

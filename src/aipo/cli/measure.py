@@ -1,4 +1,4 @@
-"""Simulated measurements of the user's clean pictures: what `aipo measure` runs."""
+"""Simulate measurements of the user's clean pictures: what `aipo measure` runs."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -31,7 +31,7 @@ class MeasureOptions:
         noise: "gaussian" and "laplace" of standard deviation sigma, "poisson" counts of photons.
         sigma: standard deviation of the noise, pictures in [0, 1].
         gain: photons of a white pixel, for poisson.
-        measurements: m, for sense; a quarter of the picture's entries where not given.
+        measurements: m, for sense; a quarter of the picture's entries if not given.
         mask: for inpaint, a picture that is white where measured.
         blur: standard deviation of the blur in pixels, for deblur.
         factor: side of the blocks that become one pixel, for superresolve.
@@ -55,7 +55,7 @@ def measure_picture(file: str, options: MeasureOptions) -> Likelihood:
     """A measurement of a picture with fresh noise.
 
     Raises:
-        InputError: a picture that cannot be read or does not fit the task, or an option that is missing.
+        InputError: the picture cannot be read or does not fit the task, or an option is missing.
     """
     image = read_square(file, options.size)
     operator = _operator(options, image)

@@ -1,6 +1,6 @@
-"""One measurement restored, with everything worth reporting about it as a record.
+"""Restore one measurement, and record everything about it that is worth reporting.
 
-The demo, the restore command and every experiment make their numbers here.
+The numbers of the demo, of the restore command and of every experiment come from here.
 """
 
 import math
@@ -23,30 +23,30 @@ View = Callable[[Images], Images]
 
 
 def as_it_is(image: Images) -> Images:
-    """The view of a picture that is all to be seen."""
+    """The view that shows the whole picture."""
     return image
 
 
 @dataclass(frozen=True)
 class Record:
-    """What one restoration cost and gave; None where unknown, and in place of an infinite PSNR.
+    """What one restoration cost and gave. A value is None if it is unknown, and a PSNR if it is infinite.
 
     Attributes:
-        task: "denoise", "sense" or "inpaint".
+        task: its name, such as "denoise", "sense" or "inpaint".
         image: name of the picture.
         psnr_before: dB of the measurement's pseudo-inverse A⁺y against the truth.
         psnr_start: dB of the closed-form Gaussian start at the chosen weight.
         psnr_after: dB of the restoration.
         data_energy, prior_energy: D and R at the restoration, nats.
         weight: the chosen λ.
-        criterion: what chose it.
+        criterion: what chose λ.
         evaluations: value-and-gradient evaluations of the flow.
         seconds: wall-clock time.
         status: how the search at the chosen weight ended.
-        remaining: nats that the metric expects could still be gained there; a path whose states are mixed
-            leaves some on purpose.
-        plan: what was done and why, one sentence.
-        sigma: the noise level used, for noise that is not Gaussian that of the nearest Gaussian.
+        remaining: how many nats could still be gained there, as the metric expects; a path whose states are
+            mixed leaves some on purpose.
+        plan: what was done and why, in one sentence.
+        sigma: the noise level used; for noise that is not Gaussian, the level of the nearest Gaussian noise.
     """
 
     task: str
@@ -82,8 +82,8 @@ def restore(
 
     Args:
         task, name: for the record.
-        truth: (1, C, H, W) where known, as it is viewed; it is only used to report PSNR.
-        view: what is to be seen of a picture, such as its grey where the prior is for colour.
+        truth: the true picture as `view` shows it, (1, C, H, W), if it is known; it is used for PSNR only.
+        view: shows a picture, for example its grey if the prior is for colour.
         options, progress, chain: as for `reconstruct`.
 
     Raises:

@@ -36,12 +36,12 @@ _COLUMNS = (
     ("remaining", "nats left", "{:.0f}"),
 )
 
-# What a restoration leaves behind, after its name: the picture, side by side with the measurement, the path.
+# How the files of a restoration end, after its name: the picture, beside the measurement, and the path.
 RESTORED, PANEL, PATH = ".png", "-panel.png", "-path.png"
 
 
 def pictures_of(name: str) -> set[str]:
-    """The files of a restoration's name."""
+    """The files of the restoration with this name."""
     return {name + ending for ending in (RESTORED, PANEL, PATH)}
 
 
@@ -49,19 +49,19 @@ def prepare_folder(out: str | Path) -> Path:
     """Make the output folder and prove that it can be written to, before anything is computed.
 
     Raises:
-        InputError: it cannot.
+        InputError: the folder cannot be made or written to.
     """
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()  # of no name, so several processes can try it at once
+        tempfile.TemporaryFile(dir=folder).close()  # without a name, so several processes can try at once
     except OSError as error:
         raise InputError(f"cannot write to {folder} ({error.strerror}); choose another --out") from error
     return folder
 
 
 def table(records: Sequence[Record]) -> str:
-    """The records as aligned text columns, "-" where unknown, and what was done, each plan once."""
+    """The records as aligned columns of text, "-" for unknown values, and below them each plan once."""
     rows = [[title for _, title, _ in _COLUMNS]]
     for record in records:
         values = asdict(record)
@@ -76,7 +76,7 @@ def table(records: Sequence[Record]) -> str:
 
 
 def _few(names: Sequence[str]) -> str:
-    """The first name, and how many follow."""
+    """The first name, and how many others there are."""
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 

@@ -1,4 +1,4 @@
-"""The user's own files restored one after the other: what `aipo restore` runs."""
+"""Restore the user's own files one after the other: what `aipo restore` runs."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ class RestoreOptions:
     """How files are restored.
 
     Args:
-        task: "denoise" or "inpaint"; a measurement file knows its own.
+        task: "denoise" or "inpaint"; a measurement file names its own task.
         sigma: standard deviation of the noise, pictures in [0, 1]; estimated where not given.
         mask: for inpainting, a picture of the same size, white where the picture is known.
         prior: name of a bundled prior or folder of a trained one.
@@ -61,9 +61,9 @@ class RestoreOptions:
 
 
 def listed(sources: Sequence[str]) -> list[str]:
-    """Files as they are, and in place of a folder the pictures and measurement files in it, by name.
+    """The files as they are; in place of a folder the pictures and measurement files in it, by name.
 
-    A folder without any, or that cannot be read, stays in the list, to be reported as what it is.
+    A folder that has none, or that cannot be read, stays in the list, so that it is reported.
     """
     return [file for source in sources for file in _within(source) or [source]]
 
@@ -79,7 +79,7 @@ def _within(folder: str) -> list[str]:
 def restore_files(
     files: Sequence[str], out: str, options: RestoreOptions, bar: Callable[[str, int, int], None]
 ) -> tuple[list[Record], list[str]]:
-    """Restore every file to `out`; a file that cannot be used is reported and the rest go on.
+    """Restore every file to `out`; a file that cannot be used is reported, and the other files go on.
 
     Returns:
         The records, and one sentence per file that failed.
@@ -144,7 +144,7 @@ def _restore_file(
 
 
 def _seen(operator: Operator, prior: FlowPrior) -> LinearOperator:
-    """What of the prior's pictures is to be seen: their grey, where a grey picture was measured."""
+    """How the prior's pictures are viewed: only their grey, if a grey picture was measured."""
     channels, height, width = operator.shape
     if channels == 1 and prior.shape[0] == 3 and isinstance(operator, LinearOperator):
         return Grey((3, height, width))
@@ -195,7 +195,7 @@ def _is_measurement(file: str) -> bool:
 
 
 def _names(files: Sequence[str]) -> list[str]:
-    """Names for the results: the file's stem, numbered where another's results would be replaced."""
+    """Names for the results: the file's stem, with a number if it would replace another file's results."""
     names: list[str] = []
     taken: set[str] = set()
     for file in files:
@@ -207,7 +207,7 @@ def _names(files: Sequence[str]) -> list[str]:
 
 
 def _check_kept(files: Sequence[str], names: Sequence[str], folder: Path, options: RestoreOptions) -> None:
-    """Nothing that is read may be replaced by what is written."""
+    """Refuse to replace a file that is read by one that is written."""
     written = {(folder / picture).resolve() for name in names for picture in pictures_of(name)}
     read = [*files, *(_reference_of(file, options) for file in files), options.mask]
     for file in filter(None, read):
@@ -216,7 +216,7 @@ def _check_kept(files: Sequence[str], names: Sequence[str], folder: Path, option
 
 
 def _reference_of(file: str, options: RestoreOptions) -> Path | None:
-    """The clean picture of a noisy one, where it is known."""
+    """The clean picture that belongs to a noisy one, if the user named it."""
     if options.reference is None:
         return None
     path = Path(options.reference)
