@@ -1,10 +1,10 @@
-"""What every forward operator f of y = f(x) + e is: what the instrument does to a picture.
+"""The base classes of forward operators f of y = f(x) + e, which say what the instrument does to a picture.
 
-Any differentiable map can be one: a subclass of `Operator` with `shape`, `measurement_shape` and `forward`.
-The path's start and the solver's metric use a linear operator near it, by default its tangent at a grey
-picture. A linear operator maps images (B, C, H, W) to measurements (B, *measurement_shape) and back by its
-adjoint: a subclass of `LinearOperator` with `adjoint` beside the others; `pseudoinverse` has a general
-default. `aipo.testing.check_operator` verifies one.
+Any differentiable map can be an operator: a subclass of `Operator` with `shape`, `measurement_shape` and
+`forward`. The path's start and the solver's metric use a linear operator near it, by default its tangent at a
+grey picture. A linear operator maps images (B, C, H, W) to measurements (B, *measurement_shape) and back by
+its adjoint: it is a subclass of `LinearOperator`, and has `adjoint` besides. `pseudoinverse` has a general
+default. `aipo.operators.check_operator` verifies an operator.
 """
 
 from abc import ABC, abstractmethod
@@ -29,7 +29,7 @@ class Operator(ABC):
     Attributes:
         shape: (C, H, W) of the image.
         measurement_shape: shape of one measurement, without the batch.
-        device: where constants are that do not follow the picture; pictures to try f on are made there.
+        device: the device of constants that do not follow the picture; pictures that test f are made there.
     """
 
     shape: tuple[int, int, int]
@@ -46,7 +46,7 @@ class Operator(ABC):
         return Tangent(self)
 
     def straighten(self, y: Measurements, sigma: PerImage) -> tuple[Measurements, PerImage]:
-        """The measurement of `linear` that y stands for, and the standard deviation of its noise."""
+        """The measurement by `linear` that corresponds to y, and the standard deviation of its noise."""
         tangent = Tangent(self)
         grey = tangent.foot(y)[:1]
         return y - self.forward(grey) + tangent.forward(grey), sigma
@@ -59,7 +59,7 @@ class Operator(ABC):
         return None
 
     def transfer_matrices(self) -> Tensor | None:
-        """f as one complex matrix between the colours for each frequency; None where f is no such filter.
+        """f as one complex matrix between the colours for each frequency; None if f is no such filter.
 
         (H, W//2 + 1, C', C) in `torch.fft.rfft2` order, complex128; the measurement is then a picture
         (C', H, W), and the filter is periodic.
@@ -67,14 +67,14 @@ class Operator(ABC):
         return None
 
     def gram(self) -> Tensor | None:
-        """AᵀA as one matrix between the colours for each frequency; None where places are not all alike.
+        """AᵀA as one matrix between the colours for each frequency; None if it treats places differently.
 
         (H, W//2 + 1, C, C) in `torch.fft.rfft2` order, float64, real and symmetric.
         """
         return None
 
     def unwrapped(self) -> "tuple[Operator, Rearranged]":
-        """The operator inside a spelling that adds nothing to it, and how measured values move to it.
+        """The same operator without wrappers that change nothing, and how measured values move to it.
 
         The second maps (B, *measurement_shape) to (B, *measurement_shape of the first).
         """
@@ -118,7 +118,7 @@ class LinearOperator(Operator):
 
     @cached_property
     def _kept(self) -> Tensor | None:
-        # An operator of another kind would need this very picture to be taken for one that keeps entries.
+        # Another operator could be mistaken for one that keeps entries only by the chance of this picture.
         generator = torch.Generator().manual_seed(0)
         x = (1 + torch.rand(1, *self.shape, generator=generator, dtype=torch.float64)).to(self.device)
         measured = self.forward(x)
@@ -130,7 +130,7 @@ class LinearOperator(Operator):
         return kept[0] if same else None
 
     def gram(self) -> Tensor | None:
-        """See `Operator.gram`; that of the transfer matrices, where there are any."""
+        """See `Operator.gram`; computed from the transfer matrices, if there are any."""
         transfer = self.transfer_matrices()
         return None if transfer is None else real_gram(transfer)
 
@@ -154,7 +154,7 @@ class Tangent(LinearOperator):
         self.device = operator.device
 
     def foot(self, like: Tensor) -> Images:
-        """x₀, as often as `like` has images."""
+        """x₀, once for each image of `like`."""
         return torch.full((len(like), *self.shape), 0.5, dtype=like.dtype, device=like.device)
 
     def forward(self, x: Images) -> Measurements:
@@ -175,7 +175,7 @@ class Tangent(LinearOperator):
 
 
 def real_gram(transfer: Tensor, between: Tensor | None = None) -> Tensor | None:
-    """TᴴT, or TᴴGT, at each frequency; None where it is not real.
+    """TᴴT, or TᴴGT, at each frequency; None if it is not real.
 
     Args:
         transfer: T, (H, W//2 + 1, C', C).
@@ -203,7 +203,7 @@ def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def _least_norm(operator: LinearOperator, y: Tensor) -> Images:
-    """AᵀA x = Aᵀy from zero: stays in the range of Aᵀ, so it ends in the solution of least norm."""
+    """Solve AᵀA x = Aᵀy from zero: x stays in the range of Aᵀ, so it ends in the solution of least norm."""
     # Below rounding the right-hand side is noise, and a step along noise in the null space has no bound.
     tolerance = max(1e-10, 10 * torch.finfo(y.dtype).eps)
     found = conjugate_gradients(
