@@ -19,15 +19,15 @@ Images: TypeAlias = Float[Tensor, "B C H W"]
 Measurements: TypeAlias = Float[Tensor, "B *m"]
 PerImage: TypeAlias = Float[Tensor, " B"]
 
-# Most rows that are multiplied independently: a batch of 64 images, and their copies for SURE.
+# At most so many rows are multiplied independently: a batch of 64 images, and their copies for SURE.
 MANY = 128
 
-# Rows that are multiplied together, zeros among them, by matrices with a side of at most NARROW.
+# So many rows, filled up with zeros, are multiplied together by matrices with a side of at most NARROW.
 BLOCK, NARROW = 8, 256
 
 
 def check_tensor(name: str, value: object) -> None:
-    """Refuse what is no tensor.
+    """Refuse anything but a tensor.
 
     Raises:
         InputError: the value is a NumPy array, a list, a number, or anything else.
@@ -39,10 +39,10 @@ def check_tensor(name: str, value: object) -> None:
 
 
 def check_dtype(name: str, value: Tensor, whose: str, dtype: torch.dtype) -> None:
-    """Refuse a tensor of another precision than what it is to meet.
+    """Refuse a tensor whose precision is not that of the object it is used with.
 
     Raises:
-        InputError: another dtype.
+        InputError: the dtype is another one.
     """
     if value.dtype != dtype:
         have, want = (str(each).removeprefix("torch.") for each in (value.dtype, dtype))
@@ -61,13 +61,14 @@ def dot(a: Tensor, b: Tensor) -> PerImage:
 
 
 def rowwise(x: Tensor, matrix: Tensor) -> Tensor:
-    """x @ matrix, each row (B, n) the same whatever the others are.
+    """x @ matrix for rows x (B, n), where the result of each row does not depend on the other rows.
 
-    A product of many rows rounds otherwise than one of a few, and solvers amplify that: the answer for an
-    image would depend on how many others are in its batch. So a narrow matrix always meets BLOCK rows, zeros
-    where there are none, and a large one, for which zeros would cost too much, one row. Rows are copied,
-    because sums are taken in another order where memory is aligned otherwise. More rows than MANY are
-    multiplied at once, several times faster: such are matrices being prepared.
+    A product of many rows rounds differently from a product of a few, and solvers amplify the difference: the
+    answer for an image would depend on how many others are in its batch. A narrow matrix is therefore always
+    multiplied by BLOCK rows, filled up with zeros. A large matrix, for which zeros would cost too much, is
+    multiplied by one row at a time. Rows are copied, because the alignment of memory changes the order of
+    sums. More rows than MANY are multiplied at once, which is several times faster; this happens only where
+    matrices are prepared.
     """
     if len(x) > MANY:
         return x @ matrix
@@ -96,13 +97,13 @@ def content_seed(values: Tensor) -> int:
 
 
 class White:
-    """White noise of variance 1, each image's from its own seed, whatever the others of its batch are."""
+    """White noise of variance 1. Each image has its own seed, so its noise does not depend on its batch."""
 
     def __init__(self, seeds: Sequence[int]):
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __call__(self, like: Tensor) -> Tensor:
-        """Shaped like a tensor (B, ...) of as many images as there are seeds."""
+        """Noise of the shape of a tensor (B, ...), which has as many images as there are seeds."""
         noise = torch.empty(like.shape, dtype=like.dtype)
         for row, generator in zip(noise, self._generators, strict=True):
             row.normal_(generator=generator)

@@ -37,9 +37,9 @@ def conjugate_gradients(
 ) -> Solution:
     """Solve A x = b from x = 0, computed in float64.
 
-    Every image stops by itself, so its solution does not depend on the others: at the tolerance, or where
-    the curvature along a direction is not positive, with what was found before. Iterates stay in the span of
-    P b, P A P b, …: for A = BᵀB and P = 1 the limit is the least-squares solution of least norm.
+    Every image stops by itself, so its solution does not depend on the others. It stops at the tolerance, or
+    with what it has found so far if the curvature along a direction is not positive. Iterates stay in the
+    span of P b, P A P b, …: for A = BᵀB and P = 1 the limit is the least-squares solution of least norm.
 
     Args:
         matrix: A, symmetric and positive semi-definite.
@@ -62,7 +62,7 @@ def conjugate_gradients(
         curvature = dot(direction, image)
         going = going & (curvature > 0)
         step, moved = expand(rho / curvature, x), expand(going, x)
-        # Chosen, not multiplied by zero: an image that has stopped may meet infinities.
+        # Values are chosen, not multiplied by zero, because an image that has stopped may meet infinities.
         x = torch.where(moved, x + step * direction, x)
         residual = torch.where(moved, residual - step * image, residual)
         z = preconditioner(residual)
