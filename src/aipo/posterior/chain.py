@@ -7,7 +7,7 @@ import torch
 from numpy.random import SeedSequence
 from torch import Tensor
 
-from aipo.basics.arrays import Images, White, content_seed
+from aipo.basics.arrays import Images, PerImage, White, content_seed
 from aipo.basics.errors import InputError
 from aipo.gaussian import posterior
 from aipo.likelihoods import Likelihood
@@ -15,6 +15,7 @@ from aipo.path.metric import uneven, uneven_scale
 from aipo.path.objective import objective
 from aipo.path.problem import Problem
 from aipo.path.starts import solved_start
+from aipo.posterior.convergence import Convergence
 from aipo.posterior.langevin import Draw, LangevinOptions, langevin
 from aipo.priors import Prior
 from aipo.priors.checks import check_inputs
@@ -28,18 +29,25 @@ BEGUN = 0.5
 # the solution before: the first metric is of a picture in which dark values are several times too bright.
 SOLVES = 2
 
+# R̂ up to which chains agree.
+AGREEING = 1.05
+
 
 @dataclass(frozen=True)
 class Samples:
-    """What a chain of each image found of the density ∝ exp(−D − λR).
+    """What chains of each image found of the density ∝ exp(−D − λR).
 
     Attributes:
-        mean: (B, C, H, W); at λ = 1 the posterior mean, of all estimates that with the least expected squared
-            error if the prior is true.
+        mean: (B, C, H, W), over all chains; at λ = 1 the posterior mean, of all estimates that with the least
+            expected squared error if the prior is true.
         std: the standard deviation of every value, like `mean`.
-        images: some of the pictures drawn, evenly spread over the chain, (count, B, C, H, W).
-        objectives: F along the chain, nats, (steps, B); it should fluctuate, not rise or fall.
-        evaluations: of the prior, spent on each image.
+        images: some of the pictures drawn, evenly spread over the chains, (count, B, C, H, W).
+        objectives: F along the chains, nats, (steps, chains, B); it should fluctuate, not rise or fall.
+        evaluations: of the prior, spent on each image by all of its chains.
+        rhat: R̂ of split chains that 95 % of an image's values stay below, 1 or a little more where the chains
+            agree, (B,). See `aipo.posterior.convergence` for formulas and sources.
+        effective: how many independent draws would tell the posterior mean as well, the median over an
+            image's values, (B,).
     """
 
     mean: Images
@@ -47,6 +55,8 @@ class Samples:
     images: Tensor
     objectives: Tensor
     evaluations: int
+    rhat: PerImage
+    effective: PerImage
 
     def interval(self, coverage: float = 0.9) -> tuple[Images, Images]:
         """Lower and upper end of an interval that holds each true value with that probability.
@@ -61,6 +71,17 @@ class Samples:
         width = torch.special.ndtri(torch.tensor((1 + coverage) / 2)) * self.std
         return self.mean - width, self.mean + width
 
+    @property
+    def verdict(self) -> str:
+        """One sentence: whether R̂ ≤ 1.05 in every image, so that the chains agree, and what to do if not."""
+        chains = self.objectives.shape[1]
+        worst, apart = float(self.rhat.max()), int((~(self.rhat <= AGREEING)).sum())
+        rhat = f"R̂ of {chains} {'chain' if chains == 1 else 'chains'}"
+        if apart == 0:
+            return f"{rhat} is at most {worst:.3f}, within {AGREEING}: their halves agree."
+        where = f"{apart} of {len(self.rhat)} images"
+        return f"{rhat} reaches {worst:.3f}, above {AGREEING} in {where}: use more evaluations."
+
 
 def sample(
     likelihood: Likelihood,
@@ -70,6 +91,7 @@ def sample(
     options: LangevinOptions | None = None,
     start: Images | None = None,
     watch: Callable[[Draw], None] | None = None,
+    chains: int = 1,
     seed: int = 0,
 ) -> Samples:
     """Draw from the posterior of every image of a batch.
@@ -77,23 +99,25 @@ def sample(
     Args:
         likelihood: D.
         prior: R; its `surrogate`, where it has one, gives start and metric.
-        count: pictures to keep of each chain.
+        count: pictures to keep of each image's chains.
         weight: λ; 1 is the posterior.
-        options: length and step of the chain.
+        options: length and step of each chain.
         start: (B, C, H, W) near which the chains begin; by default the surrogate's own picture.
         watch: called with every draw, for progress bars.
-        seed: 0 or more; the same seed gives the same chains, another seed gives others. The noise of an
-            image follows from its measurement and the seed, whatever else is in its batch.
+        chains: of each image, run side by side and pooled. R̂ of one chain compares its halves only; four
+            tell whether what a chain finds depends on its start.
+        seed: 0 or more; the same seed gives the same chains, another one other chains. Each image's noise
+            follows from its measurement, the seed and the number of the chain, whatever else is in its batch.
 
     Raises:
-        InputError: more pictures to keep than steps after the burn-in, a weight that is not positive, or a
-            negative seed.
+        InputError: more pictures to keep than there are steps after the burn-in, a weight that is not
+            positive, no chain, or a negative seed.
     """
     check_inputs(likelihood, prior)
     # Equal problems get equal answers.
     likelihood = likelihood.simplest()
     problem = sampling_problem(likelihood, prior)
-    return chain(problem, likelihood, count, weight, options, start, watch, seed)
+    return chain(problem, likelihood, count, weight, options, start, watch, chains, seed)
 
 
 def chain(
@@ -104,44 +128,65 @@ def chain(
     options: LangevinOptions | None = None,
     start: Images | None = None,
     watch: Callable[[Draw], None] | None = None,
+    chains: int = 1,
     seed: int = 0,
 ) -> Samples:
     """As `sample`, of a `sampling_problem` at hand: preparing one can take longer than its chain."""
     options = options or LangevinOptions()
     used = options.evaluations - options.burn_in
-    if not 1 <= count <= used:
-        raise InputError(f"count = {count}; keep between 1 and {used} of the steps after the burn-in")
-    if not 0 < weight < float("inf"):
-        raise InputError(f"weight = {weight}; use a positive number, 1 for the posterior")
-    if seed < 0:
-        raise InputError(f"seed = {seed}; use a whole number, 0 or more")
+    _check(count, weight, chains, seed, used)
     weights = torch.full((len(likelihood),), weight).to(likelihood.y)
-    white = _white(likelihood, seed)
-    begin = problem.start(weights) if start is None else start
-    if problem.noise is not None:
-        begin = begin + BEGUN * problem.noise(weights, white)
-    keep = set(torch.linspace(0, used - 1, count + 1)[1:].round().long().tolist())
-    mean, squares = torch.zeros_like(begin), torch.zeros_like(begin)
-    images, objectives = [], []
-    for draw in langevin(problem, begin, weights, options, white):
+    whites = _whites(likelihood, chains, seed)
+    begin = _begun(problem, problem.start(weights) if start is None else start, weights, whites)
+    # Of every chain the same draws are kept, the last one among them.
+    rounds = -(-count // chains)
+    keep = {(k + 1) * used // rounds - 1 for k in range(rounds)}
+    found, images, objectives = Convergence(begin, used), [], []
+    for draw in langevin(problem, begin, weights, options, whites):
         objectives.append(draw.objective)
         if watch:
             watch(draw)
         number = draw.index - options.burn_in
         if number >= 0:
-            change = draw.x - mean
-            mean = mean + change / (number + 1)
-            squares = squares + change * (draw.x - mean)
+            found.add(draw.x)
         if number in keep:
             images.append(draw.x)
-    std = (squares / max(1, used - 1)).sqrt()
-    return Samples(mean, std, torch.stack(images), torch.stack(objectives), options.evaluations + 1)
+    return Samples(
+        mean=found.mean,
+        std=found.std,
+        images=torch.cat(images)[:count],
+        objectives=torch.stack(objectives),
+        evaluations=chains * (options.evaluations + 1),
+        rhat=found.rhat,
+        effective=found.effective,
+    )
 
 
-def _white(likelihood: Likelihood, seed: int) -> White:
-    """Noise of every image that follows from its measurement and the seed."""
-    seeds = [SeedSequence((content_seed(y), seed)).generate_state(1)[0] for y in likelihood.y]
-    return White([int(own) for own in seeds])
+def _check(count: int, weight: float, chains: int, seed: int, used: int) -> None:
+    if chains < 1 or seed < 0:
+        raise InputError(f"chains = {chains}, seed = {seed}; use 1 or more chains, and a seed of 0 or more")
+    if not 1 <= count <= used * chains:
+        raise InputError(
+            f"count = {count}; keep between 1 and {used * chains} of the steps after the burn-in"
+        )
+    if not 0 < weight < float("inf"):
+        raise InputError(f"weight = {weight}; use a positive number, 1 for the posterior")
+
+
+def _whites(likelihood: Likelihood, chains: int, seed: int) -> list[White]:
+    """For each chain, noise of every image that follows from its measurement, the seed and the chain."""
+    contents = [content_seed(y) for y in likelihood.y]
+    return [
+        White([int(SeedSequence((content, seed, k)).generate_state(1)[0]) for content in contents])
+        for k in range(chains)
+    ]
+
+
+def _begun(problem: Problem, start: Images, weights: PerImage, whites: list[White]) -> Tensor:
+    """Where the chains begin, (chains, B, C, H, W): each one somewhere else near the start."""
+    if problem.noise is None:
+        return start.expand(len(whites), *start.shape)
+    return torch.stack([start + BEGUN * problem.noise(weights, white) for white in whites])
 
 
 def sampling_problem(likelihood: Likelihood, prior: Prior) -> Problem:

@@ -12,7 +12,7 @@ dissipation.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,60 +58,76 @@ class LangevinOptions:
 
 @dataclass(frozen=True)
 class Draw:
-    """One state of the chain of every image: how many came before it, x (B, ...), and F there, nats, (B,)."""
+    """A state of every chain: how many came before it, x (chains, B, ...), and F there, nats, (chains, B)."""
 
     index: int
     x: Tensor
-    objective: PerImage
+    objective: Tensor
 
 
 def langevin(
-    problem: Problem, x: Tensor, weight: PerImage, options: LangevinOptions, white: White
+    problem: Problem, start: Tensor, weight: PerImage, options: LangevinOptions, whites: Sequence[White]
 ) -> Iterator[Draw]:
-    """The chain of every image from x on, burn-in included.
+    """The chains of every image from their starts on, burn-in included.
 
     A step whose energy error is far too large, or not finite, is not taken: the chain stays where it is, its
     momentum reversed, which leads away from what stopped it, and its step a fifth shorter.
 
     Args:
         problem: its `noise` is needed.
-        x: where the chains begin, (B, ...).
-        weight: λ, (B,).
-        white: noise of each image.
+        start: where the chains begin, (chains, B, ...).
+        weight: λ of each image, (B,).
+        whites: for each chain, the noise of every image.
 
     Raises:
         InputError: a problem over latents, or one without noise of its metric.
     """
     if problem.noise is None:
         raise InputError("this problem has no draws of its metric; sample over pictures, not latents")
-    metric = problem.metric(weight)
-    indices = torch.arange(len(x), device=x.device)
-    step = torch.full_like(weight, options.step)
+    chains, images = start.shape[:2]
+    draw, metric = problem.noise, problem.metric(weight)
+    # A metric takes several batches one behind the other, and so do the terms.
+    indices, weights = torch.arange(images, device=start.device).repeat(chains), weight.repeat(chains)
 
     def place(x: Tensor) -> _Place:
         terms = problem.terms(x, indices, PLAIN)
-        gradient = terms.data_gradient + expand(weight, x) * terms.prior_gradient
-        return _Place(x, terms.data + weight * terms.prior, gradient, metric(gradient))
+        gradient = terms.data_gradient + expand(weights, x) * terms.prior_gradient
+        return _Place(x, terms.data + weights * terms.prior, gradient, metric(gradient))
 
-    here, velocity = place(x), problem.noise(weight, white)
+    def noise() -> Tensor:
+        return torch.cat([draw(weight, white) for white in whites])
+
+    here, velocity, step = place(start.flatten(0, 1)), noise(), torch.full_like(weights, options.step)
     for index in range(options.evaluations):
-        h, before = expand(step, x), velocity
-        kept = torch.exp(-options.friction * h)
-        work, velocity = _kicked(here, velocity, step)
-        middle = here.x + h / 2 * velocity
-        velocity = kept * velocity + (1 - kept**2).sqrt() * problem.noise(weight, white)
-        ahead = place(middle + h / 2 * velocity)
-        more, velocity = _kicked(ahead, velocity, step)
-        error = (ahead.value - here.value + work + more) ** 2 / x[0].numel()
+        ahead, after, error = _stepped(here, velocity, step, options.friction, noise(), place)
         taken = error < LARGEST_ERROR  # false for NaN
         here = ahead.where(taken, here)
-        velocity = torch.where(expand(taken, x), velocity, -before)
+        velocity = torch.where(expand(taken, velocity), after, -velocity)
         if index < options.burn_in:
             # The error of a step grows with the sixth power of its length; a single one says little of it.
             longer = (ERROR / error.nan_to_num(torch.inf)).clamp(1e-3, 1e3) ** 0.04
             step = (step * longer).clamp_max(options.step)
         step = torch.where(taken, step, 0.8 * step)
-        yield Draw(index, here.x, here.value)
+        yield Draw(index, here.x.view_as(start), here.value.view(chains, images))
+
+
+def _stepped(
+    here: "_Place",
+    velocity: Tensor,
+    step: PerImage,
+    friction: float,
+    noise: Tensor,
+    place: Callable[[Tensor], "_Place"],
+) -> tuple["_Place", Tensor, PerImage]:
+    """Place and velocity after a step, and its squared energy error per dimension, (B,)."""
+    h = expand(step, velocity)
+    kept = torch.exp(-friction * h)
+    work, velocity = _kicked(here, velocity, step)
+    middle = here.x + h / 2 * velocity
+    velocity = kept * velocity + (1 - kept**2).sqrt() * noise
+    ahead = place(middle + h / 2 * velocity)
+    more, velocity = _kicked(ahead, velocity, step)
+    return ahead, velocity, (ahead.value - here.value + work + more) ** 2 / velocity[0].numel()
 
 
 @dataclass(frozen=True)
