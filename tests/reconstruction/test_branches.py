@@ -116,7 +116,7 @@ def test_the_surrogates_posterior_is_prepared_once(monkeypatch):
         built.append(operator)
         return posterior(operator, surrogate)
 
-    for module in ("branches", "objective"):
+    for module in ("reconstruction.branches", "path.objective"):
         monkeypatch.setattr(f"aipo.{module}.posterior", counting)
     likelihood, prior = between(0.1)
     best_of(likelihood, prior, branches=2, paths=[DIRECT])

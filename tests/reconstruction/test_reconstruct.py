@@ -460,13 +460,15 @@ def test_the_discrepancy_principle_goes_on_while_the_residual_is_below_the_noise
     assert int(found.chosen[0]) == 6 and len(found.path) == 7 + PATIENCE
 
 
-def test_the_report_says_why_a_criterion_chose():
+def test_the_report_says_what_was_asked_for():
     likelihood = measure(Identity((1, 4, 4)), torch.full((1, 1, 4, 4), 0.5), 0.1)
     prior = priors.Gaussian(torch.full((1, 4, 4), 0.5), 0.04 * torch.eye(16))
-    for weight, word in (
-        (1.0, "given"),
-        ("sure", "Stein"),
-        ("discrepancy", "residual"),
-        ("mean", "posterior"),
+    for weight, words in (
+        (0.7, "λ ends at 0.7"),
+        ("sure", "smallest estimated error (SURE)"),
+        ("discrepancy", "residual is as large as the noise"),
+        ("l-curve", "corner"),
+        ("mean", "posterior mean"),
     ):
-        assert word in reconstruct(likelihood, prior, weight).reason
+        reason = reconstruct(likelihood, prior, weight).reason
+        assert words in reason and "asked for" in reason
