@@ -10,7 +10,7 @@ import torch
 import aipo
 from aipo import likelihoods
 from aipo.posterior import chain as sampling
-from aipo.selection.defaults import automatic
+from aipo.selection.defaults import path_to_minima
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -28,7 +28,7 @@ def restored(monkeypatch) -> list:
     def quick(likelihood, prior, weight="auto"):
         if weight == "mean":
             return whole(likelihood, prior, weight)
-        options = replace(automatic(likelihood.operator, prior), evaluations=2)
+        options = replace(path_to_minima(likelihood.operator, prior), evaluations=2)
         found.append((likelihood, whole(likelihood, prior, options=options)))
         return found[-1][1]
 

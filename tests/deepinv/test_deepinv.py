@@ -25,7 +25,7 @@ from aipo.path.options import PathOptions
 from aipo.path.schedules import geometric
 from aipo.posterior.langevin import LangevinOptions
 from aipo.reconstruction.reconstruct import reconstruct
-from aipo.selection.defaults import residual_tells
+from aipo.selection.structure import residual_tells
 
 dinv = load()
 SIDE = 12
