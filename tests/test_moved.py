@@ -1,0 +1,79 @@
+"""Modules of earlier versions still import under their old names, and each says once where it is now."""
+
+import sys
+import warnings
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+
+import aipo
+from aipo.moved import MOVED
+from aipo.operators import Identity
+
+every_old_name = pytest.mark.parametrize("name", MOVED)
+
+
+@pytest.fixture(autouse=True)
+def nothing_old_was_imported():
+    for name in MOVED:
+        sys.modules.pop(f"aipo.{name}", None)
+        vars(aipo).pop(name, None)
+
+
+@every_old_name
+def test_an_old_module_is_the_new_one_and_says_so_once(name):
+    new = f"aipo.{MOVED[name]}"
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = [import_module(f"aipo.{name}"), getattr(aipo, name), import_module(f"aipo.{name}")]
+    assert all(module is import_module(new) for module in found)
+    assert found[0].__name__ == new and sys.modules[new] is found[0]
+    (warning,) = said
+    sentence = str(warning.message)
+    assert warning.category is DeprecationWarning
+    assert sentence.startswith(f"aipo.{name} ") and sentence.count(new) == 1
+    assert "\n" not in sentence and ". " not in sentence
+
+
+@every_old_name
+def test_an_old_module_is_an_attribute_of_the_package(name):
+    with pytest.warns(DeprecationWarning, match=f"aipo.{MOVED[name]}"):
+        found = getattr(aipo, name)
+    assert found is import_module(f"aipo.{MOVED[name]}")
+
+
+def test_no_old_name_hides_a_new_one():
+    package = Path(aipo.__file__).parent
+    present = {path.stem for path in package.iterdir()} | set(aipo.__all__)
+    assert not set(MOVED) & present
+
+
+def test_old_names_of_functions_and_classes_work():
+    with pytest.warns(DeprecationWarning):
+        aipo.testing.check_operator(Identity((1, 3, 4)))
+        prior = aipo.foreign.Foreign(lambda x: -x.square().flatten(1).sum(1))
+    assert aipo.foreign.Foreign is aipo.priors.Foreign
+    assert float(prior.energy(torch.ones(1, 1, 2, 2))) == 4
+
+
+def test_errors_of_old_names_are_the_new_ones():
+    """Who caught `aipo.errors.InputError` still catches what is raised."""
+    with pytest.warns(DeprecationWarning):
+        from aipo.errors import InputError
+    with pytest.raises(InputError):
+        Identity((1, 0, 4))
+
+
+@pytest.mark.parametrize("name", ["nothing", "basics.nothing", "path.errors"])
+def test_other_names_are_unknown(name):
+    with pytest.raises(ModuleNotFoundError, match=name):
+        import_module(f"aipo.{name}")
+
+
+def test_other_attributes_are_unknown():
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = aipo.nothing
+    with pytest.raises(ImportError, match="nothing"):
+        from aipo import nothing  # noqa: F401
