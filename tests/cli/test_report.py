@@ -15,15 +15,15 @@ from aipo.io.images import read_square
 from aipo.likelihoods import measure
 from aipo.operators import Composition, GaussianSensing, Grey, block_mask
 
-RECORD = Record("denoise", "a", None, 20.0, 30.5, -100.0, -2000.0, 0.5, "sure", 42, 1.5, "budget", 0.1)
+RECORD = Record(
+    "denoise", "a", None, 20.0, 30.5, -100.0, -2000.0, 0.5, "sure", 42, 1.5, "budget", 3.0, "a path", 0.1
+)
 
 
 def test_table_shows_every_number_and_a_dash_where_unknown():
-    lines = table([RECORD, replace(RECORD, image="longer-name")]).splitlines()
-    assert (
-        len(lines) == 3
-        and len({line.index("status" if i == 0 else "budget") for i, line in enumerate(lines)}) == 1
-    )
+    *lines, blank, plan = table([RECORD, replace(RECORD, image="longer-name")]).splitlines()
+    assert len(lines) == 3 and not blank and plan == "denoise a and 1 more: a path"
+    assert len({line.index("status" if i == 0 else "budget") for i, line in enumerate(lines)}) == 1
     assert lines[1].split()[2] == "-" and "30.50" in lines[1] and "42" in lines[1]
 
 

@@ -137,7 +137,7 @@ def _restore_file(
         truth,
         progress=partial(bar, name),
         view=seen,
-        chain=options.chain,
+        chain=options.chain if options.weight == "mean" else None,
     )
     write_pictures(folder, name, likelihood, result, truth, seen)
     return record
