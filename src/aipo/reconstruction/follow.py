@@ -138,7 +138,8 @@ def _path(
     criterion, count = planned.criterion, len(likelihood)
     batch = criterion.batch()
     problem = prepared(batch, prior, options)
-    ahead = forecast(tell, options, len(batch), not criterion.ends)
+    least = len(options.weights) if criterion.ends else PATIENCE + 2
+    ahead = forecast(tell, options, len(batch), least)
     tracer = Trace(ahead.watched(problem), options, len(batch) // count)
     tracker, whole = Tracker(PATIENCE), []
     for state in tracer:
@@ -147,7 +148,7 @@ def _path(
         tracker.add(torch.where(accepted, criterion(state.x), torch.inf))
         if watch:
             watch(state)
-        ahead.reached(state.index, int(tracker.best().max()), PATIENCE)
+        ahead.reached(int(tracker.best().max()), PATIENCE)
         finished = tracker.finished() & ~criterion.early(state.x)
         if bool(finished.all()):
             break
@@ -193,7 +194,7 @@ def _chain(
 ) -> Followed:
     """The posterior mean, as a path of one state at λ = 1."""
     problem = sampling_problem(likelihood, prior)
-    ahead = Forecast(tell, 1, len(likelihood) * (options.evaluations + 1), early=False)
+    ahead = Forecast(tell, 1, len(likelihood) * (options.evaluations + 1), least=1)
     drawn = chain(ahead.watched(problem), likelihood, options=options, watch=watch)
     weight = torch.ones(len(likelihood)).to(likelihood.y)
     data, energy = energies(drawn.mean, likelihood, prior)

@@ -22,12 +22,13 @@ class Forecast:
         tell: called after every evaluation.
         states: number of states of the path.
         each: evaluations of one state at most, of all images and copies together.
-        early: whether the path may end before its last state.
+        least: how many of them it takes at least, as far as is known before it begins.
     """
 
-    def __init__(self, tell: Progress, states: int, each: int, early: bool):
-        self._tell, self._states, self._each, self._early = tell, states, each, early
-        self._done, self._reached, self._least = 0, 0, 0
+    def __init__(self, tell: Progress, states: int, each: int, least: int):
+        self._tell, self._states, self._each, self._least = tell, states, each, least
+        self._done = 0
+        self._reached: list[int] = []  # evaluations so far, at the end of every state
 
     def watched(self, problem: Problem) -> Problem:
         """The same problem, but every evaluation is counted."""
@@ -40,19 +41,22 @@ class Forecast:
 
         return replace(problem, terms=terms)
 
-    def reached(self, state: int, best: int, patience: int) -> None:
+    def reached(self, best: int, patience: int) -> None:
         """A state is done; `best` is the best one so far, and the path ends `patience` states after it."""
-        self._reached, self._least = state + 1, best + 1 + patience
+        self._reached.append(self._done)
+        self._least = max(self._least, best + 1 + patience)
 
     def _expected(self) -> int:
-        last = self._states
-        if self._early:
-            last = min(last, max(self._least, round(USUAL * self._states), self._reached + 1))
-        spent = self._done / max(1, self._reached) if self._reached > 1 else self._each
-        return round(last * min(self._each, spent))
+        count = len(self._reached)
+        last = min(self._states, max(self._least, round(USUAL * self._states), count + 1))
+        if count == 0:
+            return last * self._each
+        # The first state may be the path's beginning, which is evaluated and not minimised.
+        usual = (self._reached[-1] - self._reached[0]) / (count - 1) if count > 1 else self._each
+        return round(self._reached[-1] + (last - count) * usual)
 
 
-def forecast(tell: Progress, options: PathOptions, images: int, early: bool) -> Forecast:
+def forecast(tell: Progress, options: PathOptions, images: int, least: int) -> Forecast:
     """The forecast for a path of `images` images, copies included."""
     # A state costs its corrector's evaluations, and one for the point that it starts from.
-    return Forecast(tell, len(options.weights), images * (options.evaluations + 1), early)
+    return Forecast(tell, len(options.weights), images * (options.evaluations + 1), least)
