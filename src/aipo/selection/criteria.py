@@ -193,8 +193,8 @@ class LCurve:
 def _white(likelihood: Likelihood) -> Measurements:
     """White noise like the measurements, always the same; an entry of the picture gets that of its place.
 
-    Another probe gives other shares, and a picture up to 0.2 dB better or worse (dev/LOG.md). With a fixed
-    probe, nearly equal measurements get nearly equal pictures.
+    Another probe gives other shares, and a photograph up to 0.2 dB better or worse (dev/LOG.md). If the
+    probe depended on y, measurements that hardly differ would differ as much.
     """
     operator = likelihood.operator
     placed = operator.kept() is not None
