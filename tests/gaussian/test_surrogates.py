@@ -1,9 +1,12 @@
 """Gaussian surrogates: factor, precision and covariance agree; fits recover densities that are known."""
 
+import pickle
+from copy import deepcopy
 from itertools import product
 
 import pytest
 import torch
+from elsewhere import elsewhere
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
@@ -137,7 +140,7 @@ def test_energy_is_the_log_density_without_its_constant(make):
     shape = (3, 3, 4)
     surrogate, x = make(shape), randn(4, *shape, seed=5)
     mean = surrogate.mean_like(x).expand(1, *shape).flatten()
-    density = multivariate_normal(mean.numpy(), covariance_of(surrogate, shape).numpy())
+    density = multivariate_normal(mean.numpy(), covariance_of(surrogate, shape).numpy())  # type: ignore[arg-type]
     differences = density.logpdf(mean.numpy()) - density.logpdf(x.flatten(1).numpy())
     torch.testing.assert_close(energy(surrogate, x), torch.from_numpy(differences), rtol=1e-9, atol=1e-9)
 
@@ -146,7 +149,8 @@ def test_energy_is_the_log_density_without_its_constant(make):
 @pytest.mark.parametrize("shape", [(3, 3, 4), (1, 4, 5)], ids=str)
 def test_log_density_with_its_constant(make, shape):
     surrogate, x = make(shape), randn(4, *shape, seed=5)
-    density = multivariate_normal(surrogate.mean.flatten().numpy(), covariance_of(surrogate, shape).numpy())
+    covariance = covariance_of(surrogate, shape).numpy()
+    density = multivariate_normal(surrogate.mean.flatten().numpy(), covariance)  # type: ignore[arg-type]
     expected = torch.from_numpy(density.logpdf(x.flatten(1).numpy()))
     torch.testing.assert_close(log_prob(surrogate, x), expected, rtol=1e-9, atol=1e-9)
 
@@ -285,15 +289,43 @@ def test_textured_covariance_is_loadings_plus_texture():
     torch.testing.assert_close(surrogate.covariance(unit_pictures(shape)).flatten(1), expected)
 
 
-@pytest.mark.parametrize("make", [stationary, textured])
+@pytest.mark.parametrize("make", [low_rank, stationary, textured])
 def test_wiener_filter_is_that_of_the_covariance(make):
     shape, noise = (3, 4, 5), torch.tensor([1e-3, 0.1, 3.0], dtype=torch.float64)
     surrogate, v = make(shape), randn(3, *shape, seed=5)
     covariance = covariance_of(surrogate, shape)
+    torch.testing.assert_close(surrogate.covariance(v).flatten(1), v.flatten(1) @ covariance)
     for i, level in enumerate(noise):
         whole = covariance + level * torch.eye(len(covariance))
         expected = covariance @ torch.linalg.solve(whole, v[i].flatten())
         torch.testing.assert_close(surrogate.wiener(v, noise)[i].flatten(), expected)
+
+
+@pytest.mark.parametrize("make", [low_rank, stationary, textured])
+def test_components_and_rest_make_up_the_covariance(make):
+    shape, noise = (3, 4, 5), torch.tensor([0.0, 0.1, 3.0], dtype=torch.float64)
+    surrogate, v = make(shape), randn(3, *shape, seed=5)
+    columns = surrogate.components(v).flatten(1)
+    rest = covariance_of(surrogate, shape) - columns.T @ columns
+    for i, level in enumerate(noise):
+        expected = torch.linalg.solve(rest + level * torch.eye(len(rest)), v[i].flatten())
+        torch.testing.assert_close(surrogate.inverse_rest(v, noise)[i].flatten(), expected)
+
+
+@pytest.mark.parametrize("make", [low_rank, stationary, textured])
+def test_copies_take_nothing_along_that_belongs_elsewhere(make):
+    """What was prepared on one device is prepared anew on another, and by a pickled or deep copy."""
+    shape, noise = (3, 4, 5), torch.tensor([0.1, 0.3], dtype=torch.float64)
+    surrogate, v = make(shape), randn(2, *shape)
+    expected = [surrogate.precision(v), surrogate.wiener(v, noise), surrogate.factor_adjoint(v)]
+    for copied in (deepcopy(surrogate), pickle.loads(pickle.dumps(surrogate))):
+        assert len(pickle.dumps(copied)) == len(pickle.dumps(make(shape)))
+        torch.testing.assert_close(copied.precision(v), expected[0], rtol=0, atol=0)
+        with elsewhere() as device:
+            there, w, level = copied.to(device), v.to(device), noise.to(device)
+            found = [there.precision(w), there.wiener(w, level), there.factor_adjoint(w)]
+            assert all(value.device.type == device for value in found)
+            torch.testing.assert_close([value.cpu() for value in found], expected)
 
 
 def test_textured_fit_recovers_outlines_and_texture():

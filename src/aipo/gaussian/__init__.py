@@ -15,7 +15,8 @@ and (AᵀA + αΣ⁻¹)⁻¹ is the metric of the solvers. α is one number per 
 every α, because the weight λ changes along the path. Forms of the inverse, by structure:
 
 - `MaskedStationary`: A observes entries one by one, Σ is diagonal in the Fourier domain, alone or with W Wᵀ;
-- `Hole`: the same, exact, for draws where few entries are missing;
+- `Hole`: the same for draws, exact, where few entries are missing;
+- `LargeHole`: the same for draws, by conjugate gradients, where many are;
 - `MaskedLowRank`: the same A, Σ = W Wᵀ + diag(d) (Woodbury's identity);
 - `Filtered`: A treats every place alike (blur, frequencies, colours), Σ as for `MaskedStationary`;
 - `Spectral`: any other linear A, by the eigenvectors of A Σ Aᵀ (m × m);
@@ -24,21 +25,32 @@ every α, because the weight λ changes along the path. Forms of the inverse, by
 
 from math import prod
 
+from aipo.basics.errors import InputError
 from aipo.gaussian.closed_form import Noise, Posterior
 from aipo.gaussian.filtered import Filtered
 from aipo.gaussian.general import Iterative, Spectral
+from aipo.gaussian.holes import Hole
 from aipo.gaussian.low_rank import LowRankGaussian
 from aipo.gaussian.low_rank_stationary import LowRankStationary
-from aipo.gaussian.masked import Hole, MaskedLowRank, MaskedStationary
+from aipo.gaussian.masked import LargeHole, MaskedLowRank, MaskedStationary
 from aipo.gaussian.stationary import StationaryGaussian
-from aipo.gaussian.surrogate import VARIANCE_FLOOR, Surrogate, energy, log_prob
-from aipo.operators import Identity, LinearOperator, Mask
+from aipo.gaussian.surrogate import (
+    VARIANCE_FLOOR,
+    Filtering,
+    Independent,
+    Surrogate,
+    Textured,
+    energy,
+    log_prob,
+)
+from aipo.operators import LinearOperator
 
 __all__ = [
     "VARIANCE_FLOOR",
     "Filtered",
     "Hole",
     "Iterative",
+    "LargeHole",
     "LowRankGaussian",
     "LowRankStationary",
     "MaskedLowRank",
@@ -59,18 +71,25 @@ LARGEST_SPECTRAL, LARGEST_FACTOR = 4096, 50_000_000
 
 
 def posterior(operator: LinearOperator, surrogate: Surrogate) -> Posterior:
-    """The form of the closed-form posterior that fits the operator's and the surrogate's structure."""
-    if isinstance(operator, Identity | Mask) and isinstance(
-        surrogate, StationaryGaussian | LowRankStationary
-    ):
-        return MaskedStationary(operator, surrogate)
-    if isinstance(operator, Identity | Mask) and isinstance(surrogate, LowRankGaussian):
-        return MaskedLowRank(operator, surrogate)
+    """The form of the closed-form posterior that fits the operator's and the surrogate's structure.
+
+    Raises:
+        InputError: there are too many measurements for the only form that fits.
+    """
+    kept = operator.kept()
+    if kept is not None and isinstance(surrogate, Textured):
+        return MaskedStationary(operator, surrogate, kept)
+    if kept is not None and isinstance(surrogate, Independent):
+        return MaskedLowRank(operator, surrogate, kept)
     gram = operator.gram()
-    if gram is not None and isinstance(surrogate, StationaryGaussian | LowRankStationary):
+    if gram is not None and isinstance(surrogate, Textured):
         return Filtered(operator, surrogate, gram)
     m = operator.measurements
-    many = m > LARGEST_SPECTRAL or m * prod(operator.shape) > LARGEST_FACTOR
-    if many and isinstance(surrogate, StationaryGaussian | LowRankStationary):
+    if m <= LARGEST_SPECTRAL and m * prod(operator.shape) <= LARGEST_FACTOR:
+        return Spectral(operator, surrogate)
+    if isinstance(surrogate, Filtering):
         return Iterative(operator, surrogate)
-    return Spectral(operator, surrogate)
+    raise InputError(
+        f"{m} measurements of {prod(operator.shape)} values are too many for the prior's surrogate, which "
+        "has no `wiener`; give the prior another one, such as LowRankStationary.fit(pictures, rank=64)"
+    )

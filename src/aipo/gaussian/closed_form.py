@@ -10,17 +10,15 @@ from torch import Tensor
 
 from aipo.basics.arrays import Images, Measurements, PerImage, expand
 from aipo.basics.conjugate_gradients import Product, conjugate_gradients
-from aipo.gaussian.low_rank_stationary import LowRankStationary
-from aipo.gaussian.stationary import StationaryGaussian
-from aipo.gaussian.surrogate import Surrogate
+from aipo.gaussian.surrogate import Filtering, Surrogate
 from aipo.operators import LinearOperator
 
 # White noise like a tensor: how draws are made.
 Noise: TypeAlias = Callable[[Tensor], Tensor]
 
 # Relative residuals (see `aipo.basics.conjugate_gradients`) that solvers by iterations aim at for a mode and
-# for a draw, and that of a mode beyond which the user is told.
-SOLVED, DRAWN, UNSOLVED = 1e-9, 1e-3, 1e-4
+# for draws, and that of a mode beyond which the user is told.
+SOLVED, DRAWN, UNSOLVED = 1e-11, 1e-3, 1e-4
 
 
 class Posterior(ABC):
@@ -50,7 +48,7 @@ class Posterior(ABC):
         exact = y.double()
         mean = self.surrogate.mean_like(exact).expand(len(y), *self.operator.shape)
         rest = self._from_residual(exact - self.operator.forward(mean), alpha.double(), SOLVED)
-        self._tell()
+        self._tell("picture", UNSOLVED)
         return (mean + rest).to(y.dtype)
 
     def sample(self, y: Measurements, alpha: PerImage, sigma: PerImage, white: Noise) -> Images:
@@ -77,16 +75,16 @@ class Posterior(ABC):
         """The same posterior in a form whose metric is as wide as the surrogate's posterior, not wider."""
         return self
 
-    def _tell(self) -> None:
-        """Log a warning, once, if the last solve was not finished."""
-        if self._told or self.residual <= UNSOLVED:
+    def _tell(self, what: str, limit: float) -> None:
+        """Log a warning, once, if the last solve ended before this relative residual."""
+        if self._told or self.residual <= limit:
             return
         self._told = True
         logging.getLogger("aipo").warning(
-            "the Gaussian surrogate's picture was found to a relative residual of %.1e, not %.0e, so "
-            "the path begins beside it; a larger weight or more noise makes it easier to find",
+            "the Gaussian surrogate's %s is solved for to a relative residual of %.1e only, so what uses it "
+            "is off by about as much; a larger weight or more noise makes it easier to solve for",
+            what,
             self.residual,
-            SOLVED,
         )
 
     @abstractmethod
@@ -104,9 +102,7 @@ def _drawn(surrogate: Surrogate, like: Tensor, shape: tuple[int, int, int], whit
     return surrogate.factor(white(surrogate.coordinates(blank)))
 
 
-def wiener_noise(
-    surrogate: StationaryGaussian | LowRankStationary, like: Images, noise: PerImage, white: Noise
-) -> Images:
+def wiener_noise(surrogate: Filtering, like: Images, noise: PerImage, white: Noise) -> Images:
     """A draw of N(0, Σ(Σ + noise)⁻¹): of N(0, Σ), less what its noisy picture says of it."""
     deviation = expand(noise.to(like).sqrt(), like)
     drawn = surrogate.factor(white(surrogate.coordinates(like)))

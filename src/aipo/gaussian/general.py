@@ -6,9 +6,7 @@ from torch import Tensor
 from aipo.basics.arrays import Images, Measurements, PerImage, dot, expand, rowwise
 from aipo.basics.conjugate_gradients import Product
 from aipo.gaussian.closed_form import ByIterations, Noise, Posterior, wiener_noise
-from aipo.gaussian.low_rank_stationary import LowRankStationary
-from aipo.gaussian.stationary import StationaryGaussian
-from aipo.gaussian.surrogate import Surrogate
+from aipo.gaussian.surrogate import Filtering, Surrogate
 from aipo.operators import LinearOperator
 
 
@@ -72,9 +70,9 @@ class Iterative(ByIterations):
     The mode is exact: conjugate gradients on AᵀA + αΣ⁻¹, with that as preconditioner.
     """
 
-    surrogate: StationaryGaussian | LowRankStationary
+    surrogate: Filtering
 
-    def __init__(self, operator: LinearOperator, surrogate: StationaryGaussian | LowRankStationary):
+    def __init__(self, operator: LinearOperator, surrogate: Filtering):
         super().__init__(operator, surrogate)
         probes = torch.randn(8, *operator.shape, generator=torch.Generator().manual_seed(0))
         probes = probes.to(operator.device)

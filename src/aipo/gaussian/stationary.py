@@ -1,5 +1,6 @@
 """A Gaussian for pictures of any size: a power spectrum, the same texture everywhere."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aipo.basics.arrays import Images, PerImage, expand
+from aipo.basics.cache import Cache
 from aipo.gaussian.surrogate import VARIANCE_FLOOR
 
 
@@ -31,7 +33,7 @@ class StationaryGaussian(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("colours", colours)
         self.register_buffer("spectrum", spectrum)
-        self._power: dict[tuple[int, int], Tensor] = {}
+        self._power: Cache[tuple[int, int], Tensor] = Cache()
         self.register_load_state_dict_post_hook(_forget)
 
     @classmethod
@@ -58,9 +60,8 @@ class StationaryGaussian(nn.Module):
     def power(self, like: Images) -> Tensor:
         """Eigenvalues of Σ for the size of `like`, (C, H, W//2 + 1), in `rfft2` order."""
         size = (like.shape[2], like.shape[3])
-        if size not in self._power:
-            self._power[size] = _interpolate_spectrum(self.spectrum.double(), size)
-        return self._power[size].to(like)
+        (power,) = self._power.serve([size], partial(_interpolate_spectrum, self.spectrum.double()))
+        return power.to(like)
 
     def apply(self, spectrum: Tensor, v: Images) -> Images:
         """Multiply the spectrum of each independent colour, (B|1, C, H, W//2 + 1), with that of v."""
@@ -90,12 +91,26 @@ class StationaryGaussian(nn.Module):
         power = self.power(v)
         return self.apply(power / (power + expand(noise, v)), v)
 
+    def components(self, like: Images) -> Images:
+        """None, (0, C, H, W)."""
+        return like.new_zeros(0, *like.shape[1:], dtype=torch.float64)
+
+    def texture(self, like: Images) -> Tensor:
+        """As `power`, in float64."""
+        return self.power(like.double())
+
+    def inverse_rest(self, v: Images, noise: PerImage) -> Images:
+        """(Σ + noise)⁻¹ v."""
+        return self.apply(1 / (self.power(v) + expand(noise, v)), v)
+
     def averaged_inverse(self, like: Images, noise: float) -> Tensor:
         """(Σ + noise)⁻¹ as matrices between the colours at each frequency, (H, W//2 + 1, C, C), float64."""
-        return colour_matrices(self.colours, 1 / (self.power(like).double() + noise))
+        return colour_matrices(self.colours, 1 / (self.texture(like) + noise))
 
-    def __getstate__(self):
-        return {**vars(self), "_power": {}}
+    def _apply(self, fn, recurse: bool = True):
+        super()._apply(fn, recurse)
+        self._power.clear()
+        return self
 
 
 def _forget(surrogate: nn.Module, _: Any) -> None:
@@ -106,6 +121,8 @@ def _forget(surrogate: nn.Module, _: Any) -> None:
 
 def filter_colours(colours: Tensor, spectrum: Tensor, v: Images) -> Images:
     """Multiply the spectrum of each independent colour of v."""
+    if len(v) == 0:
+        return v  # which MKL's transform refuses
     colours = colours.to(v)
     transformed = torch.fft.rfft2(torch.einsum("ij,bjhw->bihw", colours, v))
     filtered = torch.fft.irfft2(transformed * spectrum, s=v.shape[-2:])

@@ -1,7 +1,7 @@
 """What every Gaussian stand-in N(μ, Σ) for a prior offers, on images (B, C, H, W)."""
 
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -37,6 +37,58 @@ class Surrogate(Protocol):
     def precision(self, v: Images) -> Images:
         """Σ⁻¹ v."""
         ...
+
+
+@runtime_checkable
+class Filtering(Surrogate, Protocol):
+    """One that knows what a noisy picture says of the picture."""
+
+    def covariance(self, v: Images) -> Images:
+        """Σ v."""
+        ...
+
+    def wiener(self, v: Images, noise: PerImage) -> Images:
+        """Σ (Σ + noise)⁻¹ v: what a picture of this density keeps under white noise of that variance."""
+        ...
+
+
+@runtime_checkable
+class Decomposed(Filtering, Protocol):
+    """Σ = W Wᵀ + S, with few columns W, the components, and a rest S that is simple to invert."""
+
+    def components(self, like: Images) -> Images:
+        """The columns of W as pictures of that size, (r, C, H, W), in float64."""
+        ...
+
+    def inverse_rest(self, v: Images, noise: PerImage) -> Images:
+        """(S + noise)⁻¹ v."""
+        ...
+
+
+@runtime_checkable
+class Textured(Decomposed, Protocol):
+    """One whose rest S is the same everywhere in the picture: diagonal in the frequencies of some colours."""
+
+    colours: Tensor
+
+    def texture(self, like: Images) -> Tensor:
+        """Eigenvalues of S for the size of `like`, (C, H, W//2 + 1) in `rfft2` order, in float64."""
+        ...
+
+    def averaged_inverse(self, like: Images, noise: float) -> Tensor:
+        """The mean of (Σ + noise)⁻¹ over all places, as matrices between the colours at each frequency.
+
+        Moved to every place (H·W of them) and averaged, a matrix becomes a filter. (H, W//2 + 1, C, C) in
+        `rfft2` order, in float64.
+        """
+        ...
+
+
+@runtime_checkable
+class Independent(Decomposed, Protocol):
+    """One whose rest S is independent noise of each pixel: diag(d), with d the variances, (n,)."""
+
+    variances: Tensor
 
 
 class Normalised(Surrogate, Protocol):
