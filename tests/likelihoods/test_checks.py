@@ -61,7 +61,7 @@ def test_parameters_and_pictures_that_are_no_tensors():
         (SHAPE, HOLES, "operator(y[None])"),
         ((2, *SHAPE), GaussianSensing(SHAPE, 7), "operator(y)"),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__ if isinstance(value, Operator) else str(value),
 )
 def test_shapes_that_can_be_mended(shape, operator, remedy):
     y = torch.zeros(shape)
