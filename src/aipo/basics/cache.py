@@ -1,4 +1,4 @@
-"""What was made for the last few keys is kept, by the memory that it takes."""
+"""A cache that is limited by memory: it keeps what was made for the last keys."""
 
 from collections.abc import Callable, Hashable, Sequence
 from threading import RLock
@@ -16,12 +16,12 @@ LARGEST = 1 << 30
 class Cache(Generic[Key, Value]):
     """Tensors by key, such as what belongs to each noise level of a batch.
 
-    The one that was used longest ago goes first, and nothing goes that the batch at hand needs: a batch whose
-    levels take more than the bytes allowed would otherwise make all of them anew at every step. A copy,
-    pickled or deep, begins empty, because its owner may go to another device.
+    If the values take too many bytes, those that were used longest ago go first. Values that the present
+    batch needs never go: otherwise a batch with many levels would make all of them anew at every step. A
+    copy, pickled or deep, begins empty, because its owner may go to another device.
 
     Args:
-        largest: bytes beyond which values go, as far as the batch at hand allows.
+        largest: how many bytes the values may take together, if the present batch does not need more.
     """
 
     def __init__(self, largest: int = LARGEST):
@@ -30,7 +30,7 @@ class Cache(Generic[Key, Value]):
         self._lock = RLock()
 
     def serve(self, keys: Sequence[Key], make: Callable[[Key], Value]) -> list[Value]:
-        """The value of each key of a batch; what is missing is made.
+        """The value of each key of a batch; missing values are made.
 
         Threads wait for one another, so that nothing is made twice.
         """

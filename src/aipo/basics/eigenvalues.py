@@ -1,11 +1,11 @@
-"""The largest eigenvalue of a matrix that is known by its products."""
+"""The largest eigenvalue of a matrix, found by its products with vectors."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-# The value is settled where it rises by less than this share, so many times in a row.
+# The value has settled when it has risen by less than this share, so many times in a row.
 TOLERANCE, SETTLED = 1e-4, 3
 
 
@@ -16,12 +16,12 @@ def largest_eigenvalue(
 
     Args:
         matrix: v -> A v, for v like `start`.
-        start: any vector that is not orthogonal to what is sought, such as white noise.
-        tolerance: the share by which the value may still rise in a step when it is settled.
+        start: any vector that is not orthogonal to the eigenvector, such as white noise.
+        tolerance: the value has settled when it rises by less than this share in a step.
         iterations: products at most.
 
-    Source: Lanczos 1950. Without reorthogonalisation eigenvalues are found several times over, which the
-        largest one does not mind.
+    Source: Lanczos 1950. Without reorthogonalisation some eigenvalues are found several times, which does
+        not change the largest one.
     """
     before, here = torch.zeros_like(start), start / start.norm()
     diagonal: list[float] = []
@@ -42,7 +42,7 @@ def largest_eigenvalue(
 
 
 def _largest(diagonal: list[float], beside: list[float]) -> float:
-    """Of the symmetric tridiagonal matrix with these entries."""
+    """The largest eigenvalue of the symmetric tridiagonal matrix with these entries."""
     matrix = torch.tensor(diagonal, dtype=torch.float64).diag()
     if beside:
         off = torch.tensor(beside, dtype=torch.float64)
