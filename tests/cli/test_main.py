@@ -67,8 +67,10 @@ def test_the_posterior_mean_shows_its_progress(tmp_path, noisy, capsys):
     file, out = save(tmp_path / "a.png", noisy[:8, :8]), str(tmp_path / "out")
     assert main(["restore", file, *arguments, "--out", out]) == 0
     shown = capsys.readouterr().err
-    draws = [int(number) for number in re.findall(r"a, draw (\d+)", shown)]
-    assert draws == sorted(draws) and draws[-1] == 90
+    told = re.findall(r"a, (\d+) of about (\d+) evaluations", shown)
+    done = [int(number) for number, _ in told]
+    assert done[0] == 1 and done == sorted(done) and done[-1] == 91  # the chain's, and one where it starts
+    assert {expected for _, expected in told} == {"91"}
     (record,) = summary(tmp_path / "out")
     assert record["criterion"] == "mean"
 
