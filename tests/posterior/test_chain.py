@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -60,25 +61,36 @@ def closed_form(likelihood: Gaussian, weight: float = 1.0) -> tuple[Tensor, Tens
 @pytest.mark.parametrize("weight", [1.0, 0.4])
 @pytest.mark.parametrize("name", OPERATORS)
 def test_a_gaussian_posterior_is_drawn_exactly_at_any_step(name, weight):
-    """Mean and spread within what 2,800 correlated draws allow, though the step is a half."""
+    """Mean and spread within what 2,800 correlated draws allow, though the step is a half.
+
+    A mean is off by 0.02 standard deviations and a spread by 4 %; over the 120 values the average of the
+    spreads is off by 0.5 %.
+    """
     likelihood, _ = problem(OPERATORS[name], 6)
     found = sample(likelihood, PRIOR, weight=weight, options=LONG)
     mean, std = closed_form(likelihood, weight)
-    assert float(((found.mean - mean) / std).abs().max()) < 0.25
-    assert float(((found.mean - mean) / std).square().mean()) < 0.01
-    assert float((found.std / std - 1).abs().max()) < 0.15
+    assert float(((found.mean - mean) / std).square().mean().sqrt()) < 0.04
+    assert float((found.std / std - 1).square().mean().sqrt()) < 0.06
     assert float((found.std / std).mean()) == pytest.approx(1, abs=0.02)
 
 
 def test_ninety_percent_intervals_hold_ninety_percent_of_the_truth():
-    """Pictures that the prior drew: with the right model the interval is exactly calibrated."""
-    likelihood, x = problem(OPERATORS["sense"], 120)
-    found = sample(likelihood, PRIOR, options=LONG)
+    """Pictures that the prior drew: with the right model the interval is exactly calibrated.
+
+    The share in 500 pictures, whose values are correlated, is known to 0.005; that of the exact intervals in
+    the same pictures has the same luck, so a chain's may differ from it by 0.003 for want of draws.
+    """
+    likelihood, x = problem(OPERATORS["sense"], 500)
+    found = sample(likelihood, PRIOR, options=LangevinOptions(evaluations=700, burn_in=100, step=0.5))
+    mean, std = closed_form(likelihood)
+    exact = replace(found, mean=mean, std=std.expand_as(mean))
+    shares = {}
     for coverage in (0.5, 0.9):
-        lower, upper = found.interval(coverage)
-        inside = ((lower < x) & (x < upper)).double().mean()
-        assert float(inside) == pytest.approx(coverage, abs=0.03)
-    mean, _ = closed_form(likelihood)
+        for name, own in (("chain", found), ("exact", exact)):
+            lower, upper = own.interval(coverage)
+            shares[name] = float(((lower < x) & (x < upper)).double().mean())
+        assert shares["chain"] == pytest.approx(shares["exact"], abs=0.015)
+    assert shares["chain"] == pytest.approx(0.9, abs=0.03)
     error = (found.mean - x).square().mean()
     assert float(error) == pytest.approx(float((mean - x).square().mean()), rel=0.05)
 
@@ -142,10 +154,11 @@ def test_counts_of_photons_are_averaged_as_quadrature_does():
 def test_dark_speckle_is_averaged_as_quadrature_does():
     """A dark value beside bright ones is far surer than they are: in their steps it would be thrown about.
 
-    300 independent chains. The dark spread is off by 0.17 in log in each, 0.01 on average; the mean by 0.14
-    of the spread, 0.008 on average: the bounds are ten standard errors off. In steps for the picture of the
-    closed form, where the dark value is eight times too bright, the average spread is 0.2 to 0.3 too large
-    in log and the average mean 0.1 to 0.3 of the spread too bright.
+    300 independent chains. The dark spread is off by 0.17 in log in each, on average by 0.01, and it is 0.045
+    too small for want of draws; the mean is off by 0.14 of the spread, on average by 0.008. So the bounds are
+    at least five standard errors off. In steps that fit the picture of the closed form, whose dark value is
+    eight times too bright, the spread is on average 0.2 to 0.3 too large in log, and the mean 0.1 to 0.3 of
+    the spread too bright.
     """
     shape, std, count = (1, 1, 4), 0.2, 300
     prior = priors.Gaussian(torch.full(shape, 0.5).double(), std**2 * torch.eye(4).double())
@@ -273,9 +286,10 @@ def test_equal_measurements_are_drawn_alike():
 
 
 def test_a_reconstruction_knows_its_mean_spread_and_draws():
-    likelihood, x = problem(OPERATORS["denoise"], 4)
+    """40 pictures: chains of 400 steps find spreads to 5 %, on average to 0.8 %, and 2 % too small."""
+    likelihood, x = problem(OPERATORS["denoise"], 40)
     result = reconstruct(likelihood, PRIOR, "mean")
-    assert result.criterion == "mean" and result.evaluations.tolist() == 4 * [402]
+    assert result.criterion == "mean" and result.evaluations.tolist() == 40 * [402]
     assert result.posterior is result.drawn and torch.equal(result.image, result.posterior.mean)
     torch.testing.assert_close(result.data_energy, likelihood(result.image))
     mean, std = closed_form(likelihood)
@@ -287,12 +301,15 @@ def test_a_reconstruction_knows_its_mean_spread_and_draws():
 
 
 def test_laplaces_approximation_is_exact_where_f_is_quadratic():
-    """The metric is the inverse Hessian, so only the draws for its diagonal scatter."""
+    """The metric is the inverse Hessian, so only the 200 draws for its diagonal scatter: by 5 % in each value.
+
+    The average over 30 images is off by 0.4 %.
+    """
     for name in OPERATORS:
-        likelihood, _ = problem(OPERATORS[name], 3)
-        result = reconstruct(likelihood, PRIOR, "bayes")
-        assert float((result.laplace_std / closed_form(likelihood)[1] - 1).abs().max()) < 0.2
-        assert float((result.laplace_std / closed_form(likelihood)[1]).mean()) == pytest.approx(1, abs=0.02)
+        likelihood, _ = problem(OPERATORS[name], 30)
+        ratio = reconstruct(likelihood, PRIOR, "bayes").laplace_std / closed_form(likelihood)[1]
+        assert float((ratio - 1).square().mean().sqrt()) < 0.07
+        assert float(ratio.mean()) == pytest.approx(1, abs=0.02)
 
 
 def test_laplaces_approximation_takes_curvature_from_the_prior_not_from_its_metric():
@@ -322,9 +339,10 @@ def test_a_prior_without_surrogate_is_drawn_in_the_data_terms_metric():
 
 
 def test_noise_that_is_not_gaussian_is_sampled_too():
-    _, x = problem(OPERATORS["denoise"], 40)
+    """The share in 250 pictures is known to 0.006, and the interval is that of a normal distribution."""
+    _, x = problem(OPERATORS["denoise"], 250)
     y = Laplace(Identity(SHAPE), x, 0.07).simulate(x, torch.Generator().manual_seed(1))
-    found = sample(Laplace(Identity(SHAPE), y, 0.07), PRIOR, options=LangevinOptions(2000, 200))
+    found = sample(Laplace(Identity(SHAPE), y, 0.07), PRIOR, options=LangevinOptions(900, 100))
     lower, upper = found.interval()
     assert float(((lower < x) & (x < upper)).double().mean()) == pytest.approx(0.9, abs=0.04)
 
