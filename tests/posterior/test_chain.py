@@ -301,7 +301,7 @@ def test_a_reconstruction_knows_its_mean_spread_and_draws():
 
 
 def test_laplaces_approximation_is_exact_where_f_is_quadratic():
-    """The metric is the inverse Hessian, so only the 200 draws for its diagonal scatter: by 5 % in each value.
+    """The metric is the inverse Hessian, so only the 200 draws for its diagonal scatter, each value by 5 %.
 
     The average over 30 images is off by 0.4 %.
     """
