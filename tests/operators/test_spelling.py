@@ -18,6 +18,7 @@ from aipo.operators import (
     LinearOperator,
     Magnitude,
     Mask,
+    Operator,
     Radon,
     Stack,
     block_mask,
@@ -199,7 +200,7 @@ def truth(operator: LinearOperator) -> Tensor | None:
     return ones.any(0).reshape(operator.shape) if single and int(ones.sum(0).max()) == 1 else None
 
 
-def pictures(operator: LinearOperator) -> Tensor:
+def pictures(operator: Operator) -> Tensor:
     return torch.rand(2, *operator.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
 
 
