@@ -46,6 +46,7 @@ from aipo.operators import (
     Grey,
     Identity,
     Mask,
+    Stack,
     gaussian_kernel,
 )
 
@@ -190,6 +191,27 @@ def test_each_structure_has_its_form():
     assert isinstance(posterior(GaussianSensing(SHAPE, 9), low_rank(SHAPE)), Spectral)
     assert isinstance(posterior(Identity(SHAPE), full(SHAPE)), Spectral)
     assert isinstance(posterior(Grey(SHAPE), textured(SHAPE)), Filtered)
+
+
+@pytest.mark.parametrize("surrogate", SURROGATES)
+def test_equal_problems_have_equal_forms(surrogate):
+    """However a picture that is measured entry by entry is spelled."""
+    everything, kept = Identity(SHAPE), random_mask(SHAPE)
+    whole = Mask(torch.ones(SHAPE, dtype=torch.bool))
+    spelled = {
+        everything: (whole, Composition(everything), Stack(everything), Composition(whole)),
+        kept: (Composition(kept), Composition(everything, kept), Stack(kept)),
+    }
+    gaussian, x = SURROGATES[surrogate](SHAPE), randn(len(ALPHAS), *SHAPE)
+    for plain, others in spelled.items():
+        expected = posterior(plain, gaussian)
+        for operator in others:
+            found = posterior(operator, gaussian)
+            assert type(found) is type(expected)
+            assert type(found.for_sampling()) is type(expected.for_sampling())
+            torch.testing.assert_close(
+                found.mode(operator(x), ALPHAS), expected.mode(plain(x), ALPHAS), rtol=1e-9, atol=1e-9
+            )
 
 
 @pytest.mark.parametrize("kind", ["identity", "random-mask", "sensing"])
