@@ -1,4 +1,4 @@
-"""`import aipo` is cheap: what is slow to import loads where it is used (runs/ground.py measures the time)."""
+"""`import aipo` is cheap: what is slow to import loads where it is used (runs/ground.py measures it)."""
 
 import subprocess
 import sys

@@ -57,6 +57,14 @@ MOVED = {
 }
 
 
+# What is no module any more, and what to write instead.
+GONE = {
+    "reconstruct": "aipo.reconstruct is a function; use `from aipo import reconstruct`",
+    "baselines": "aipo.baselines is now runs/rivals.py in the repository",
+    "conventional": "aipo.conventional is now runs/conventional.py in the repository",
+}
+
+
 class Moved(MetaPathFinder, Loader):
     """Finds `aipo.OLD`, which no file has any more."""
 
@@ -64,6 +72,8 @@ class Moved(MetaPathFinder, Loader):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         package, _, name = fullname.rpartition(".")
+        if package == "aipo" and name in GONE:
+            raise ModuleNotFoundError(GONE[name], name=fullname)
         return ModuleSpec(fullname, self) if package == "aipo" and name in MOVED else None
 
     def exec_module(self, module: ModuleType) -> None:

@@ -164,5 +164,6 @@ def reconstruction(
         prior=prior,
         drawn=found.drawn,
     )
-    vars(made)["problem"] = found.problem  # to prepare it again can take long
+    if len(found.pictures[0]) == len(image):  # without a criterion's copies
+        vars(made)["problem"] = found.problem  # at hand already; preparing it again can take long
     return made

@@ -118,9 +118,9 @@ class Sure:
     """Stein's unbiased estimate of the predictive risk ‖A x − A x_true‖²/m, by one Monte-Carlo probe.
 
     risk = (‖A x(y) − y‖² − tr Σ + 2 tr ΣJ)/m with Σ the noise's covariance and J the Jacobian of y → A x(y);
-    tr ΣJ = E[b·(A x(y + εb) − A x(y))/ε] with b ~ N(0, Σ), ε = 0.2: the path is followed a second time from
-    y + εb. tr ΣJ is kept within [0, tr Σ], where it must lie for a map that shrinks noise. The probe is the
-    same for every image. Under Poisson noise Σ is taken from y, and the estimate is PURE.
+    tr ΣJ = E[b·(A x(y + εb) − A x(y))/ε] with b of covariance Σ and ε = 0.2: the path is followed a second
+    time from y + εb. tr ΣJ is kept within [0, tr Σ], where it must lie for a map that shrinks noise. The
+    probe b is the same for every image. Under Poisson noise Σ is taken from y, and the estimate is PURE.
 
     Raises:
         InputError: noise for which no such estimate is known.
@@ -191,15 +191,17 @@ class LCurve:
 
 
 def _white(likelihood: Likelihood) -> Measurements:
-    """White noise like the measurements, always the same; an entry of the picture gets that of its place.
+    """White noise of random signs, the same for every image; entries of a picture get that of their places.
 
-    Another probe gives other shares, and a photograph up to 0.2 dB better or worse (dev/LOG.md). If the
-    probe depended on y, measurements that hardly differ would differ as much.
+    Another probe gives other shares, and a picture up to 0.2 dB better or worse (dev/LOG.md). A fixed probe
+    gives nearly equal measurements nearly equal pictures. Signs have exactly the energy that is expected of
+    the probe; Gaussian numbers in a small picture may have a tenth more, and tr ΣJ with them.
     """
     operator = likelihood.operator
     placed = operator.kept() is not None
     shape = operator.shape if placed else operator.measurement_shape
-    white = torch.randn(1, *shape, generator=torch.Generator().manual_seed(PROBE)).to(likelihood.y)
+    normal = torch.randn(1, *shape, generator=torch.Generator().manual_seed(PROBE))
+    white = normal.sign().to(likelihood.y)
     measured = operator.linear.forward(white) if placed else white
     return measured.expand(likelihood.y.shape)
 
