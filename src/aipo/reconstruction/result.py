@@ -165,5 +165,5 @@ def reconstruction(
         drawn=found.drawn,
     )
     if len(found.pictures[0]) == len(image):  # without a criterion's copies
-        vars(made)["problem"] = found.problem  # at hand already; preparing it again can take long
+        vars(made)["problem"] = found.problem  # to prepare it again can take long
     return made

@@ -191,11 +191,11 @@ class LCurve:
 
 
 def _white(likelihood: Likelihood) -> Measurements:
-    """White noise of random signs, the same for every image; entries of a picture get that of their places.
+    """White noise of random signs, the same for every image; an entry of the picture gets that of its place.
 
-    Another probe gives other shares, and a picture up to 0.2 dB better or worse (dev/LOG.md). A fixed probe
-    gives nearly equal measurements nearly equal pictures. Signs have exactly the energy that is expected of
-    the probe; Gaussian numbers in a small picture may have a tenth more, and tr ΣJ with them.
+    Another probe gives other shares, and a photograph up to 0.2 dB better or worse (dev/LOG.md). If the
+    probe depended on y, measurements that hardly differ would differ as much. The energy of signs is exactly
+    the expected one. That of Gaussian numbers in a small picture may be a tenth larger, and tr ΣJ with it.
     """
     operator = likelihood.operator
     placed = operator.kept() is not None
