@@ -12,7 +12,7 @@ from aipo.path.problem import Deformation, Problem, Terms
 Progress = Callable[[int, int], None]
 
 # The part of a path that criteria usually see before they stop: they need the minimum and three more states.
-USUAL = 0.6
+USUAL = 0.5
 
 
 class Forecast:
@@ -51,9 +51,10 @@ class Forecast:
         last = min(self._states, max(self._least, round(USUAL * self._states), count + 1))
         if count == 0:
             return last * self._each
-        # The first state may be the path's beginning, which is evaluated and not minimised.
-        usual = (self._reached[-1] - self._reached[0]) / (count - 1) if count > 1 else self._each
-        return round(self._reached[-1] + (last - count) * usual)
+        # The first state may be the path's beginning, which is evaluated and not minimised. Later states cost
+        # more than earlier ones, which lie near the measurement, so the latest one tells most.
+        usual = self._reached[-1] - self._reached[-2] if count > 1 else self._each
+        return self._reached[-1] + (last - count) * usual
 
 
 def forecast(tell: Progress, options: PathOptions, images: int, least: int) -> Forecast:
