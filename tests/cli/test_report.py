@@ -8,13 +8,26 @@ import torch
 from PIL import Image
 
 from aipo.basics.quality import psnr, ssim
-from aipo.cli.record import Record
+from aipo.cli.record import Record, explanation
 from aipo.cli.report import measurement_picture, table, write_summary
 from aipo.cli.restore import estimated_sigma
 from aipo.io.images import read_square
 from aipo.likelihoods import measure
-from aipo.operators import Composition, GaussianSensing, Grey, block_mask
+from aipo.operators import (
+    Blur,
+    Composition,
+    Downsampling,
+    FourierSensing,
+    GaussianSensing,
+    Grey,
+    Identity,
+    Radon,
+    block_mask,
+    gamma_curve,
+    gaussian_kernel,
+)
 
+COLOUR = (3, 16, 16)
 RECORD = Record(
     "denoise", "a", None, 20.0, 30.5, -100.0, -2000.0, 0.5, "sure", 42, 1.5, "budget", 3.0, "a path", 0.1
 )
@@ -58,6 +71,32 @@ def test_sensed_pictures_are_stretched_through_grey_too():
     grey, sensing = Grey((3, 8, 8)), GaussianSensing((1, 8, 8), 4)
     shown = measurement_picture(measure(Composition(grey, sensing), torch.full((1, 3, 8, 8), 0.1), 0.01))
     assert shown.min() < 0.1 and shown.max() > 0.9
+
+
+@pytest.mark.parametrize("operator", [GaussianSensing(COLOUR, 384), FourierSensing(COLOUR, 400)])
+def test_what_mixes_all_entries_measures_no_brightness(operator):
+    """A picture of half grey would look half grey; here what is darkest and what is brightest is shown."""
+    shown = measurement_picture(measure(operator, torch.full((1, *COLOUR), 0.5), 1e-3))
+    dark, bright = (float((shown < 0).float().mean()), float((shown > 1).float().mean()))
+    assert 0 < dark < 0.03 and 0 < bright < 0.03
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        Identity(COLOUR),
+        block_mask(COLOUR, 4),
+        Blur(COLOUR, gaussian_kernel(1.0)),
+        Composition(Blur(COLOUR, gaussian_kernel(1.0)), block_mask(COLOUR, 4)),
+        Downsampling(COLOUR, 2),
+        Grey(COLOUR),
+        Radon(COLOUR, torch.tensor([0.0, 45.0, 90.0])),
+        gamma_curve(Identity(COLOUR), 0.45),
+    ],
+)
+def test_measured_brightness_is_shown_as_it_is(operator):
+    likelihood = measure(operator, 0.4 + 0.2 * torch.rand(1, *COLOUR), 1e-3)
+    assert torch.equal(measurement_picture(likelihood), explanation(likelihood))
 
 
 def test_noise_level_is_estimated():

@@ -17,7 +17,7 @@ from aipo.cli.record import Record, View, as_it_is, explanation
 from aipo.io.images import hstack, write_image
 from aipo.io.tensors import write_atomic
 from aipo.likelihoods import Likelihood
-from aipo.operators import Composition, GaussianSensing
+from aipo.operators import LinearOperator
 from aipo.reconstruction.result import Reconstruction
 
 _COLUMNS = (
@@ -106,14 +106,19 @@ def write_pictures(
 
 
 def measurement_picture(likelihood: Likelihood) -> Images:
-    """A picture of what was measured: A⁺y, for compressed sensing stretched to the visible range."""
+    """A picture of what was measured: A⁺y, stretched to the visible range if brightness was not measured."""
     image = explanation(likelihood)
-    operator = likelihood.operator
-    last = operator.operators[-1] if isinstance(operator, Composition) else operator
-    if isinstance(last, GaussianSensing):
+    if not _measures_brightness(likelihood.operator.linear):
         low, high = torch.quantile(image.flatten().float(), torch.tensor([0.01, 0.99], device=image.device))
         image = (image - low) / (high - low)
     return image
+
+
+def _measures_brightness(operator: LinearOperator) -> bool:
+    """Whether AᵀA leaves a white picture bright; compressed sensing makes noise of both signs of it."""
+    back = operator.adjoint(operator.forward(torch.ones(1, *operator.shape, device=operator.device)))
+    dark = back < -0.01 * back.max()
+    return float(dark.float().mean()) < 0.1
 
 
 def plot_path(file: Path, result: Reconstruction, truth: Images | None, view: View = as_it_is) -> None:
