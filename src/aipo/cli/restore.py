@@ -124,7 +124,7 @@ def _restore_file(
     task, likelihood = load_measurement(file) if _is_measurement(file) else _picture(file, options)
     seen = _seen(likelihood.operator, prior)
     check_pictures(seen, prior, file)
-    if isinstance(seen, Grey):
+    if tuple(seen.shape) != tuple(likelihood.operator.shape):
         likelihood = likelihood.through(seen)
     likelihood = likelihood.to(options.device)
     truth = _reference(options, file, seen.measurement_shape)
@@ -146,7 +146,7 @@ def _restore_file(
 def _seen(operator: Operator, prior: FlowPrior) -> LinearOperator:
     """How the prior's pictures are viewed: only their grey, if a grey picture was measured."""
     channels, height, width = operator.shape
-    if channels == 1 and prior.shape[0] == 3 and isinstance(operator, LinearOperator):
+    if channels == 1 and prior.shape[0] == 3 and operator.linear is operator:
         return Grey((3, height, width))
     return Identity(operator.shape)
 
