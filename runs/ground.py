@@ -186,9 +186,11 @@ def seeds() -> dict:
     """Whether another seed gives another chain, and whether chains are compared."""
     prior, x = aipo.load_prior("photos"), photograph(slice(20, 36), slice(190, 206))
     likelihood = noise.measure(op.Identity((3, 16, 16)), x, 0.1, torch.Generator().manual_seed(0))
-    options = aipo.LangevinOptions(60, 20)
-    one, two = (aipo.sample(likelihood, prior, options=options, seed=seed) for seed in (0, 1))
-    four = aipo.sample(likelihood, prior, options=options, chains=4)
+    first, second, several = ({"seed": 0}, {"seed": 1}, {"chains": 4})
+    one, two, four = (
+        aipo.sample(likelihood, prior, options=aipo.LangevinOptions(60, 20, **own))
+        for own in (first, second, several)
+    )
     return {"differ": not torch.equal(one.mean, two.mean), "R̂ of four short chains": float(four.rhat.max())}
 
 

@@ -241,6 +241,8 @@ def test_help_says_what_every_option_means(command, capsys):
         (["--sigma", "25"], "25 of 255 is --sigma 0.098"),
         (["--task", "inpaint"], "--mask"),
         (["--weight", "-2"], "weight"),
+        (["--chain.chains", "4"], "--weight auto runs no chain"),
+        (["--weight", "mean", "--chain.chains", "0"], "chains = 0"),
     ],
 )
 def test_what_cannot_work_is_one_sentence_and_a_status(tmp_path, noisy, caplog, arguments, words):
@@ -387,10 +389,8 @@ def test_what_a_measurement_lacks_is_named(tmp_path, clean, caplog, options, nam
 def test_the_posterior_mean_from_the_command_line(tmp_path, clean):
     file = save(tmp_path / "c.png", clean)
     arguments = ["restore", file, "--sigma", "0.1", "--weight", "mean", "--out", str(tmp_path / "out")]
-    assert main([*arguments, "--chain.evaluations", "40", "--chain.burn_in", "10"]) == 0
+    chains = ["--chain.evaluations=40", "--chain.burn_in=10", "--chain.chains=2", "--chain.seed=3"]
+    assert main([*arguments, *chains]) == 0
     (record,) = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert (
-        record["criterion"] == "mean"
-        and record["evaluations"] == 42
-        and record["sigma"] == pytest.approx(0.1)
-    )
+    assert record["criterion"] == "mean" and "each of 2 chains" in record["plan"]
+    assert record["evaluations"] == 2 * 41 + 1 and record["sigma"] == pytest.approx(0.1)

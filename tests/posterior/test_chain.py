@@ -199,19 +199,19 @@ def test_an_image_gets_the_same_chain_alone_and_in_a_batch():
 def test_a_seed_decides_the_chain():
     """Each of six images has other draws under another seed, and the same bits under the same."""
     likelihood, _ = problem(OPERATORS["sense"], 6)
-    options = LangevinOptions(evaluations=40, burn_in=20)
-    first, again, other = (sample(likelihood, PRIOR, options=options, seed=seed) for seed in (5, 5, 6))
+    five, six = (LangevinOptions(evaluations=40, burn_in=20, seed=seed) for seed in (5, 6))
+    first, again, other = (sample(likelihood, PRIOR, options=options) for options in (five, five, six))
     assert all(torch.equal(getattr(first, name), getattr(again, name)) for name in ("mean", "images"))
     apart = (first.images[-1] - other.images[-1]).abs().flatten(1).amax(1)
     assert (apart > 0.01).all(), "spreads are 0.1 to 0.2"
-    alone = sample(likelihood.select(torch.tensor([3])), PRIOR, options=options, seed=5)
+    alone = sample(likelihood.select(torch.tensor([3])), PRIOR, options=five)
     torch.testing.assert_close(first.images[:, 3:4], alone.images, rtol=0, atol=1e-8)
 
 
 def test_chains_run_side_by_side_as_each_does_alone():
     likelihood, _ = problem(OPERATORS["inpaint"], 3)
-    options = LangevinOptions(evaluations=40, burn_in=20)
-    one, three = (sample(likelihood, PRIOR, chains, 0.7, options, chains=chains) for chains in (1, 3))
+    short = LangevinOptions(evaluations=40, burn_in=20)
+    one, three = (sample(likelihood, PRIOR, k, 0.7, replace(short, chains=k)) for k in (1, 3))
     assert three.objectives.shape == (40, 3, 3) and three.images.shape == (3, 3, *SHAPE)
     assert one.evaluations == 41 and three.evaluations == 3 * 41
     torch.testing.assert_close(three.objectives[:, :1], one.objectives, rtol=0, atol=1e-7)
@@ -222,7 +222,7 @@ def test_chains_run_side_by_side_as_each_does_alone():
 
 def test_mean_and_spread_are_of_all_draws_of_all_chains():
     likelihood, _ = problem(OPERATORS["denoise"], 2)
-    found = sample(likelihood, PRIOR, 80, options=LangevinOptions(evaluations=30, burn_in=10), chains=4)
+    found = sample(likelihood, PRIOR, 80, options=LangevinOptions(evaluations=30, burn_in=10, chains=4))
     torch.testing.assert_close(found.mean, found.images.mean(0))
     torch.testing.assert_close(found.std, found.images.std(0))
 
@@ -244,7 +244,7 @@ def test_chains_agree_on_a_gaussian_posterior():
     the bound is six standard errors off.
     """
     likelihood, _ = problem(OPERATORS["inpaint"], 24)
-    found = sample(likelihood, PRIOR, options=LangevinOptions(800, 200, step=0.5), chains=4)
+    found = sample(likelihood, PRIOR, options=LangevinOptions(800, 200, step=0.5, chains=4))
     assert (found.rhat < 1.05).all() and "within 1.05" in found.verdict
     mean, std = closed_form(likelihood)
     squares = (found.mean - mean).square().flatten(1).sum(1) / std.square().sum()
@@ -253,7 +253,7 @@ def test_chains_agree_on_a_gaussian_posterior():
 
 def test_a_short_chain_says_that_it_is_short():
     likelihood, _ = problem(OPERATORS["inpaint"], 6)
-    found = sample(likelihood, PRIOR, options=LangevinOptions(60, 20), chains=4)
+    found = sample(likelihood, PRIOR, options=LangevinOptions(60, 20, chains=4))
     assert (found.rhat > 1.05).all() and "above 1.05 in 6 of 6 images" in found.verdict
 
 
@@ -263,7 +263,7 @@ def test_chains_in_two_modes_do_not_agree():
     centres = torch.tensor([0.2, 0.8], dtype=torch.float64).reshape(2, *shape)
     prior = priors.Mixture(centres, 0.03**2 * torch.ones(2, 1, 1).double(), torch.ones(2).double())
     y = torch.linspace(0.4, 0.6, count, dtype=torch.float64).reshape(count, *shape)
-    found = sample(Gaussian(Identity(shape), y, 1.0), prior, options=LangevinOptions(600, 100), chains=4)
+    found = sample(Gaussian(Identity(shape), y, 1.0), prior, options=LangevinOptions(600, 100, chains=4))
     both = found.std.flatten() > 0.1
     assert int(both.sum()) > count / 4, "of 40 times four chains most are in both places"
     assert (found.rhat[both] > 1.5).all() and (found.effective[both] < 16).all()
@@ -271,7 +271,7 @@ def test_chains_in_two_modes_do_not_agree():
 
 def test_samples_are_pickled():
     likelihood, _ = problem(OPERATORS["sense"], 2)
-    found = sample(likelihood, PRIOR, 2, options=LangevinOptions(evaluations=30, burn_in=10), chains=2)
+    found = sample(likelihood, PRIOR, 2, options=LangevinOptions(evaluations=30, burn_in=10, chains=2))
     again = pickle.loads(pickle.dumps(found))
     assert all(torch.equal(*pair) for pair in zip(found.interval(), again.interval(), strict=True))
     assert again.verdict == found.verdict and torch.equal(again.images, found.images)
@@ -355,9 +355,9 @@ def test_noise_that_is_not_gaussian_is_sampled_too():
         (lambda lik: LangevinOptions(friction=-1.0), r"friction = -1\.0"),
         (lambda lik: sample(lik, PRIOR, 0), "count = 0"),
         (lambda lik: sample(lik, PRIOR, 8, 0.0), r"weight = 0\.0"),
-        (lambda lik: sample(lik, PRIOR, 9, options=LangevinOptions(6, 2), chains=2), "between 1 and 8"),
-        (lambda lik: sample(lik, PRIOR, seed=-1), "seed = -1"),
-        (lambda lik: sample(lik, PRIOR, chains=0), "chains = 0"),
+        (lambda lik: sample(lik, PRIOR, 9, options=LangevinOptions(6, 2, chains=2)), "between 1 and 8"),
+        (lambda lik: LangevinOptions(seed=-1), "seed = -1"),
+        (lambda lik: LangevinOptions(chains=0), "chains = 0"),
         (lambda lik: sample(lik, PRIOR).interval(1.5), r"coverage = 1\.5"),
     ],
 )

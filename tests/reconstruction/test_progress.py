@@ -50,10 +50,11 @@ def test_a_path_of_usual_length_is_foreseen_after_its_first_states(best):
     assert max(early) <= 0.3
 
 
-def test_a_chain_tells_every_draw():
-    found, _ = told(Identity(SHAPE), 0.1, "mean", chain=LangevinOptions(30, 10))
-    assert [done for done, _ in found] == list(range(1, 32))
-    assert {expected for _, expected in found} == {31}
+@pytest.mark.parametrize("chains", [1, 3])
+def test_chains_tell_every_draw(chains):
+    found, _ = told(Identity(SHAPE), 0.1, "mean", chain=LangevinOptions(30, 10, chains=chains))
+    assert [done for done, _ in found] == [chains * k for k in range(1, 32)]
+    assert {expected for _, expected in found} == {31 * chains}
 
 
 def test_a_path_that_goes_on_past_its_usual_end_is_never_over_before_it_is():

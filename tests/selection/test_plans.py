@@ -11,7 +11,7 @@ from closed_form import OPERATORS, Counted, gaussian_prior, measurement
 from skimage import data
 from torch import Tensor
 
-from aipo import load_prior, reconstruct, trace
+from aipo import load_prior, reconstruct, sample, trace
 from aipo.basics.errors import InputError
 from aipo.likelihoods import Coloured, Gaussian, Heteroscedastic, Laplace, Likelihood, Poisson
 from aipo.operators import (
@@ -413,3 +413,14 @@ def test_the_posterior_mean_takes_a_chain_as_it_stands():
     assert found.plan.options == FEW and "over 40 draws" in found.reason and found.criterion == "mean"
     assert found.evaluations.tolist() == [FEW.evaluations + 2] * 3
     assert int(found.evaluations.sum()) == prior.images
+
+
+def test_the_posterior_mean_is_that_of_as_many_chains_as_are_asked_for():
+    """And under their seed, as `aipo.sample` draws them."""
+    prior, chain = Counted(gaussian_prior()), replace(FEW, chains=2, seed=5)
+    likelihood = measurement(OPERATORS["denoising"], gaussian_prior())
+    found = reconstruct(likelihood, prior, "mean", chain=chain)
+    assert "over 40 draws of each of 2 chains" in found.reason
+    assert found.evaluations.tolist() == [2 * (FEW.evaluations + 1) + 1] * 3
+    assert int(found.evaluations.sum()) == prior.images
+    assert torch.equal(found.image, sample(likelihood, gaussian_prior(), options=chain).mean)

@@ -45,7 +45,8 @@ class RestoreOptions:
             number.
         device: "cpu", or "cuda" for a GPU.
         precision: of the prior's networks; "bfloat16" is faster where the processor or the GPU knows it.
-        chain: how the chain of "mean" is run; longer ones give slightly better pictures.
+        chain: how the chains of "mean" are run; longer ones give slightly better pictures, and several tell
+            whether they agree.
         reference: the clean picture, or a folder with clean pictures of the same names, to report PSNR.
     """
 
@@ -58,6 +59,12 @@ class RestoreOptions:
     precision: Precision = "float32"
     chain: LangevinOptions = LangevinOptions()
     reference: str | None = None
+
+    def __post_init__(self):
+        if self.weight != "mean" and self.chain != LangevinOptions():
+            raise InputError(
+                f"--weight {self.weight} runs no chain; use --weight mean, or leave --chain options out"
+            )
 
 
 def listed(sources: Sequence[str]) -> list[str]:

@@ -64,7 +64,7 @@ class Reconstructor(dinv.models.Reconstructor):
         weight: λ, or how it is chosen; see `aipo.reconstruct`.
         options: how the path is followed, by default as `aipo.reconstruct` does.
         shape: (C, H, W) of the picture, where the physics does not tell it; see `from_deepinv`.
-        chain: how the chain of the posterior mean (`weight="mean"`) is run.
+        chain: how the chains of the posterior mean (`weight="mean"`) are run, their number and seed included.
     """
 
     def __init__(

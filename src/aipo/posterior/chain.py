@@ -91,8 +91,6 @@ def sample(
     options: LangevinOptions | None = None,
     start: Images | None = None,
     watch: Callable[[Draw], None] | None = None,
-    chains: int = 1,
-    seed: int = 0,
 ) -> Samples:
     """Draw from the posterior of every image of a batch.
 
@@ -101,23 +99,19 @@ def sample(
         prior: R; its `surrogate`, where it has one, gives start and metric.
         count: pictures to keep of each image's chains.
         weight: λ; 1 is the posterior.
-        options: length and step of each chain.
+        options: how many chains each image has, and how they are run.
         start: (B, C, H, W) near which the chains begin; by default the surrogate's own picture.
         watch: called with every draw, for progress bars.
-        chains: of each image, run side by side and pooled. R̂ of one chain compares its halves only; four
-            tell whether what a chain finds depends on its start.
-        seed: 0 or more; the same seed gives the same chains, another one other chains. Each image's noise
-            follows from its measurement, the seed and the number of the chain, whatever else is in its batch.
 
     Raises:
-        InputError: more pictures to keep than there are steps after the burn-in, a weight that is not
-            positive, no chain, or a negative seed.
+        InputError: more pictures to keep than there are steps after the burn-in, or a weight that is not
+            positive.
     """
     check_inputs(likelihood, prior)
     # Equal problems get equal answers.
     likelihood = likelihood.simplest()
     problem = sampling_problem(likelihood, prior)
-    return chain(problem, likelihood, count, weight, options, start, watch, chains, seed)
+    return chain(problem, likelihood, count, weight, options, start, watch)
 
 
 def chain(
@@ -128,15 +122,13 @@ def chain(
     options: LangevinOptions | None = None,
     start: Images | None = None,
     watch: Callable[[Draw], None] | None = None,
-    chains: int = 1,
-    seed: int = 0,
 ) -> Samples:
     """As `sample`, of a `sampling_problem` at hand: preparing one can take longer than its chain."""
     options = options or LangevinOptions()
-    used = options.evaluations - options.burn_in
-    _check(count, weight, chains, seed, used)
+    used, chains = options.evaluations - options.burn_in, options.chains
+    _check(count, weight, used * chains)
     weights = torch.full((len(likelihood),), weight).to(likelihood.y)
-    whites = _whites(likelihood, chains, seed)
+    whites = _whites(likelihood, chains, options.seed)
     begin = _begun(problem, problem.start(weights) if start is None else start, weights, whites)
     # Of every chain the same draws are kept, the last one among them.
     rounds = -(-count // chains)
@@ -162,13 +154,9 @@ def chain(
     )
 
 
-def _check(count: int, weight: float, chains: int, seed: int, used: int) -> None:
-    if chains < 1 or seed < 0:
-        raise InputError(f"chains = {chains}, seed = {seed}; use 1 or more chains, and a seed of 0 or more")
-    if not 1 <= count <= used * chains:
-        raise InputError(
-            f"count = {count}; keep between 1 and {used * chains} of the steps after the burn-in"
-        )
+def _check(count: int, weight: float, draws: int) -> None:
+    if not 1 <= count <= draws:
+        raise InputError(f"count = {count}; keep between 1 and {draws} of the steps after the burn-in")
     if not 0 < weight < float("inf"):
         raise InputError(f"weight = {weight}; use a positive number, 1 for the posterior")
 

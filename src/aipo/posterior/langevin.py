@@ -29,20 +29,29 @@ ERROR, LARGEST_ERROR = 4e-3, 9.0
 
 @dataclass(frozen=True)
 class LangevinOptions:
-    """How a chain is run.
+    """How the chains of each image are run.
 
     Args:
-        evaluations: of the prior, for each image; each is one step of its chain.
+        evaluations: of the prior, for each chain; each is one step.
         burn_in: first steps, which count for nothing.
         step: h, at most; a direction whose curvature is the metric's inverse turns once in 2π/h steps. The
-            burn-in shortens it for each image.
+            burn-in shortens it for each chain.
         friction: γ, per unit of time; 2 is the critical damping of such a direction.
+        chains: of each image, run side by side and pooled. R̂ of one chain compares its halves only; four
+            tell whether what a chain finds depends on its start.
+        seed: 0 or more; the same seed gives the same chains, another one other chains. Each image's noise
+            follows from its measurement, the seed and the number of the chain, whatever else is in its batch.
+
+    Raises:
+        InputError: a value out of range.
     """
 
     evaluations: int = 400
     burn_in: int = 60
     step: float = 0.15
     friction: float = 0.3
+    chains: int = 1
+    seed: int = 0
 
     def __post_init__(self):
         if not 0 <= self.burn_in < self.evaluations:
@@ -53,6 +62,10 @@ class LangevinOptions:
         if not 0 < self.step < 1 or not 0 < self.friction < math.inf:
             raise InputError(
                 f"step = {self.step}, friction = {self.friction}; use a step in (0, 1), a positive friction"
+            )
+        if self.chains < 1 or self.seed < 0:
+            raise InputError(
+                f"chains = {self.chains}, seed = {self.seed}; use 1 or more chains, and a seed of 0 or more"
             )
 
 

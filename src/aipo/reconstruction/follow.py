@@ -194,7 +194,9 @@ def _chain(
 ) -> Followed:
     """The posterior mean, as a path of one state at λ = 1."""
     problem = sampling_problem(likelihood, prior)
-    ahead = Forecast(tell, 1, len(likelihood) * (options.evaluations + 1), least=1)
+    # Every chain evaluates the prior at each step, and where it starts.
+    images = options.chains * len(likelihood)
+    ahead = Forecast(tell, 1, images * (options.evaluations + 1), least=1)
     drawn = chain(ahead.watched(problem), likelihood, options=options, watch=watch)
     weight = torch.ones(len(likelihood)).to(likelihood.y)
     data, energy = energies(drawn.mean, likelihood, prior)

@@ -37,7 +37,7 @@ def reconstruct(
         options: how the path is followed; by default `aipo.plan` decides. Your own options are followed as
             they stand, and with a given λ the path ends there.
         watch: called with every state of a path and every draw of a chain.
-        chain: how the chain of "mean" is run, by default `LangevinOptions()`.
+        chain: how many chains "mean" runs, how long and under which seed; by default `LangevinOptions()`.
         progress: called as progress(done, expected) after every evaluation of the prior, for progress bars;
             `expected` counts the evaluations of the whole restoration and is corrected on the way.
 

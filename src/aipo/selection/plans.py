@@ -112,8 +112,9 @@ def _sure(likelihood: Likelihood, options: PathOptions) -> Plan:
 
 
 def _mean(likelihood: Likelihood, chain: LangevinOptions) -> Plan:
+    several = "a chain" if chain.chains == 1 else f"each of {chain.chains} chains"
     reason = (
-        f"The posterior mean was asked for, over {chain.evaluations - chain.burn_in} draws of a chain at "
+        f"The posterior mean was asked for, over {chain.evaluations - chain.burn_in} draws of {several} at "
         "λ = 1; if the prior is correct, it minimises the expected squared error."
     )
     return Plan(chain, Mean(likelihood), Alone(), reason)
