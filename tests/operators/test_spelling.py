@@ -167,17 +167,20 @@ OF_ENTRIES = {
     "own shuffled mask",
     "own exchange",
 }
-# Whose AᵀA is known to be the same at every place.
+# Whose AᵀA is the same at every place, by the transfer matrices or by trying.
 ALIKE = {
     "identity",
+    "full mask",
     "filter of ones",
     "filter",
     "delta kernel",
     "shifting kernel",
     "blur",
+    "pixels as they are",
     "grey",
     "fourier mask",
     "all frequencies",
+    "one angle of a row",
     "composition of one",
     "composition in a composition",
     "there and back",
@@ -186,8 +189,17 @@ ALIKE = {
     "blur and frequencies",
     "stack of one",
     "stack of a shift",
+    "stack of both halves",
     "stack of two",
     "stack of three",
+    "own identity",
+    "own permutation",
+    "own doubling",
+    "own brighter picture",
+    "own negative",
+    "own rotation",
+    "own small rotation",
+    "own exchange",
 }
 every_operator = pytest.mark.parametrize("name", OPERATORS)
 

@@ -103,6 +103,19 @@ class Sensed(LinearOperator):
         return (y @ self.matrix.to(y)).unflatten(1, SHAPE)
 
 
+class Blurred(LinearOperator):
+    """A user's own blur, which tells nothing but what it does."""
+
+    def __init__(self, blur: Blur):
+        self.blur, self.shape, self.measurement_shape = blur, blur.shape, blur.measurement_shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blur.forward(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.blur.adjoint(y)
+
+
 def each(sigma: float, y: Tensor) -> Tensor:
     """σ of every measured value, the same for all."""
     return torch.full_like(y, sigma)
@@ -160,6 +173,7 @@ def deblurring() -> dict[str, Likelihood]:
     return {
         "blur": Gaussian(a, y, SIGMA),
         "filter": Gaussian(Filter(SHAPE, a.transfer), y, SIGMA),
+        "own": Gaussian(Blurred(a), y, SIGMA),
         "composition": Gaussian(Composition(Copied(), a, Identity(SHAPE)), y, SIGMA),
         "stack": Gaussian(Stack(a), y.flatten(1), SIGMA),
         "σ of each value": Heteroscedastic(a, y, each(SIGMA, y)),

@@ -1,6 +1,5 @@
 """deepinv's physics as operators: y = sensor(noise(A x)) → A."""
 
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -9,7 +8,6 @@ from torch import Tensor
 from aipo.basics.arrays import Images, Measurements
 from aipo.basics.errors import InputError
 from aipo.deepinv.loading import load
-from aipo.gaussian.filtered import mix_colours
 from aipo.operators import Identity, LinearOperator, Mask, Operator
 
 dinv = load()
@@ -48,25 +46,6 @@ class LinearInstrument(Instrument, LinearOperator):
         with torch.enable_grad():
             x = y.new_zeros(len(y), *self.shape).requires_grad_()
             return torch.autograd.grad(self.forward(x), x, y)[0]
-
-    def gram(self) -> Tensor | None:
-        return self._gram
-
-    @cached_property
-    def _gram(self) -> Tensor | None:
-        """Found by a trial: if AᵀA is a convolution, its image of a point in each colour tells everything."""
-        channels, device = self.shape[0], self.device
-        points = torch.zeros(channels, *self.shape, dtype=torch.float64, device=device)
-        points[torch.arange(channels), torch.arange(channels), 0, 0] = 1
-        found = torch.fft.rfft2(self.adjoint(self.forward(points))).permute(2, 3, 1, 0)
-        values, vectors = torch.linalg.eigh((found.real + found.real.mT) / 2)
-        # Single precision can make the eigenvalue of an unmeasured direction slightly negative.
-        gram = vectors @ torch.diag_embed(values.clamp_min(0)) @ vectors.mT
-        x = torch.rand(1, *self.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        x = x.to(device)
-        direct = self.adjoint(self.forward(x))
-        same = (mix_colours(gram, x) - direct).abs().max() < 1e-4 * direct.abs().max()
-        return gram if bool(same) else None
 
 
 def operator_and_values(physics: Any, y: Any, shape: tuple[int, int, int] | None) -> tuple[Operator, Tensor]:

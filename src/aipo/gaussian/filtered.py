@@ -9,6 +9,7 @@ from aipo.gaussian.stationary import colour_matrices
 from aipo.gaussian.surrogate import Textured
 from aipo.gaussian.woodbury import Woodbury
 from aipo.operators import LinearOperator
+from aipo.operators.frequencies import mix_colours
 
 
 class Filtered(Woodbury):
@@ -38,12 +39,3 @@ class Filtered(Woodbury):
 
     def _inverse(self, alpha: float) -> Tensor:
         return torch.linalg.inv(self._gram + alpha * self._precision)
-
-
-def mix_colours(matrices: Tensor, v: Images) -> Images:
-    """Multiply the colours of v at each frequency by a matrix, (H, W//2 + 1, C, C), one or one per image."""
-    if len(v) == 0:
-        return v  # which MKL's transform refuses
-    # Entry by entry, not as a matrix product, whose rounding depends on the batch.
-    mixed = (matrices.movedim((-2, -1), (-4, -3)) * torch.fft.rfft2(v)[:, None]).sum(2)
-    return torch.fft.irfft2(mixed, s=v.shape[-2:])

@@ -9,11 +9,11 @@ from aipo.basics.arrays import Images, Measurements, PerImage, expand
 from aipo.basics.cache import Cache
 from aipo.basics.conjugate_gradients import Product
 from aipo.gaussian.closed_form import DRAWN, ByIterations, Noise, Posterior, wiener_noise
-from aipo.gaussian.filtered import mix_colours
 from aipo.gaussian.holes import Hole, lost_alike
 from aipo.gaussian.surrogate import Independent, Textured
 from aipo.gaussian.woodbury import Woodbury
 from aipo.operators import LinearOperator
+from aipo.operators.frequencies import mix_colours
 
 # The side of a matrix over missing entries up to which its factor solves faster than iterations do.
 LARGEST_HOLE = 2048

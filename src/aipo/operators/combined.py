@@ -10,7 +10,7 @@ from torch import Tensor
 
 from aipo.basics.arrays import Images, Measurements
 from aipo.basics.errors import InputError
-from aipo.operators.operator import LinearOperator, Operator, Rearranged, real_gram
+from aipo.operators.operator import LinearOperator, Operator, Rearranged
 
 
 class Composition(LinearOperator):
@@ -44,17 +44,10 @@ class Composition(LinearOperator):
         return y
 
     def transfer_matrices(self) -> Tensor | None:
-        """The product of the matrices of the parts."""
-        return _product([operator.transfer_matrices() for operator in self.operators])
-
-    def gram(self) -> Tensor | None:
-        """AᵀA of the last operator, seen through the filters before it."""
-        *before, last = self.operators
-        inner = last.gram()
-        if not before or inner is None:
-            return inner
-        transfer = _product([operator.transfer_matrices() for operator in before])
-        return None if transfer is None else real_gram(transfer, inner)
+        """The product of the matrices of the parts, if each has some."""
+        parts = [operator.transfer_matrices() for operator in self.operators]
+        known = [matrices for matrices in parts if matrices is not None]
+        return reduce(lambda total, matrices: matrices @ total, known) if len(known) == len(parts) else None
 
     def unwrapped(self) -> tuple[Operator, Rearranged]:
         """The composition without the parts that change nothing."""
@@ -89,12 +82,6 @@ class Stack(LinearOperator):
         parts = zip(self.operators, self.split(y), strict=True)
         return sum((operator.adjoint(part) for operator, part in parts), y.new_zeros(len(y), *self.shape))
 
-    def gram(self) -> Tensor | None:
-        """The sum of AᵀA over the parts."""
-        grams = [operator.gram() for operator in self.operators]
-        known = [gram for gram in grams if gram is not None]
-        return sum(known[1:], known[0]) if len(known) == len(grams) else None
-
     def unwrapped(self) -> tuple[Operator, Rearranged]:
         """A stack of one operator is that operator."""
         first, *others = self.operators
@@ -110,12 +97,6 @@ class Stack(LinearOperator):
             part.unflatten(1, operator.measurement_shape)
             for part, operator in zip(flat, self.operators, strict=True)
         ]
-
-
-def _product(matrices: Sequence[Tensor | None]) -> Tensor | None:
-    """The product of the last matrix … the first, at each frequency; None if one of them is missing."""
-    known = [matrix for matrix in matrices if matrix is not None]
-    return reduce(lambda total, matrix: matrix @ total, known) if len(known) == len(matrices) else None
 
 
 def _changes_nothing(operator: LinearOperator) -> bool:

@@ -19,6 +19,7 @@ from aipo.basics.arrays import Images, Measurements, PerImage
 from aipo.basics.conjugate_gradients import conjugate_gradients
 from aipo.basics.eigenvalues import largest_eigenvalue
 from aipo.basics.errors import InputError
+from aipo.operators.frequencies import told_gram, tried_gram
 
 # Measured values of one operator -> those of another.
 Rearranged = Callable[[Measurements], Measurements]
@@ -68,7 +69,7 @@ class Operator(ABC):
         return None
 
     def gram(self) -> Tensor | None:
-        """AᵀA as one matrix between the colours for each frequency; None if it treats places differently.
+        """AᵀA as one matrix between the colours for each frequency; None if places are treated differently.
 
         (H, W//2 + 1, C, C) in `torch.fft.rfft2` order, float64, real and symmetric.
         """
@@ -131,9 +132,13 @@ class LinearOperator(Operator):
         return kept[0] if same else None
 
     def gram(self) -> Tensor | None:
-        """See `Operator.gram`; computed from the transfer matrices, if there are any."""
+        """See `Operator.gram`; told by the transfer matrices, or found by trying, and remembered."""
         transfer = self.transfer_matrices()
-        return None if transfer is None else real_gram(transfer)
+        return self._tried_gram if transfer is None else told_gram(transfer)
+
+    @cached_property
+    def _tried_gram(self) -> Tensor | None:
+        return tried_gram(lambda x: self.adjoint(self.forward(x)), self.shape, self.device)
 
     @cached_property
     def norm_squared(self) -> float:
@@ -171,21 +176,9 @@ class Tangent(LinearOperator):
             return torch.autograd.grad(self.operator.forward(x), x, y, create_graph=differentiable)[0]
 
 
-def real_gram(transfer: Tensor, between: Tensor | None = None) -> Tensor | None:
-    """TᴴT, or TᴴGT, at each frequency; None if it is not real.
-
-    Args:
-        transfer: T, (H, W//2 + 1, C', C).
-        between: G, (H, W//2 + 1, C', C').
-    """
-    middle = transfer if between is None else between.to(transfer) @ transfer
-    found = transfer.mH @ middle
-    return found.real if _near(found.imag, torch.zeros_like(found.imag), found.abs().max()) else None
-
-
-def _near(found: Tensor, expected: Tensor, size: float | Tensor = 1.0) -> bool:
-    """Whether all entries agree to 10⁻⁵ of the size: some operators compute in single precision."""
-    return found.shape == expected.shape and bool(((found - expected).abs() <= 1e-5 * size).all())
+def _near(found: Tensor, expected: Tensor) -> bool:
+    """Whether all entries agree to 10⁻⁵: some operators compute in single precision."""
+    return found.shape == expected.shape and bool(((found - expected).abs() <= 1e-5).all())
 
 
 def _as_they_are(y: Measurements) -> Measurements:

@@ -46,18 +46,10 @@ class FourierMask(LinearOperator):
 
     def pseudoinverse(self, y: Measurements) -> Images:
         """A⁺ y. In a real picture, opposite frequencies are one number, so one alone counts for half."""
-        seen = self._seen()
+        opposite = self.mask.flip(0, 1).roll((1, 1), (0, 1))
+        seen = (self.mask.double() + opposite.double()) / 2
         gain = torch.where(seen > 0, 1 / seen.clamp_min(0.5), 0).to(y)
         return torch.fft.ifft2(torch.fft.fft2(self.adjoint(y)) * gain).real
-
-    def gram(self) -> Tensor:
-        seen = self._seen()[:, : self.shape[2] // 2 + 1]
-        return seen[:, :, None, None] * torch.eye(self.shape[0], dtype=torch.float64)
-
-    def _seen(self) -> Tensor:
-        """What AᵀA does to each frequency, (H, W)."""
-        opposite = self.mask.flip(0, 1).roll((1, 1), (0, 1))
-        return (self.mask.double() + opposite.double()) / 2
 
 
 def cartesian_mask(size: tuple[int, int], share: float, centre: float = 0.08, seed: int = 0) -> Tensor:
