@@ -386,11 +386,14 @@ def test_what_a_measurement_lacks_is_named(tmp_path, clean, caplog, options, nam
     assert named in caplog.text and not file.exists()
 
 
-def test_the_posterior_mean_from_the_command_line(tmp_path, clean):
+def test_the_posterior_mean_from_the_command_line(tmp_path, clean, capsys):
     file = save(tmp_path / "c.png", clean)
     arguments = ["restore", file, "--sigma", "0.1", "--weight", "mean", "--out", str(tmp_path / "out")]
     chains = ["--chain.evaluations=40", "--chain.burn_in=10", "--chain.chains=2", "--chain.seed=3"]
     assert main([*arguments, *chains]) == 0
     (record,) = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert record["criterion"] == "mean" and "each of 2 chains" in record["plan"]
+    assert record["rhat"] > 1 and record["effective"] > 0 and record["status"] in ("agreeing", "drawn")
+    (remark,) = record["remarks"]
+    assert "R̂ of 2 chains" in remark and f"denoise c: {remark}" in capsys.readouterr().out
     assert record["evaluations"] == 2 * 41 + 1 and record["sigma"] == pytest.approx(0.1)

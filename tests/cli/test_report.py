@@ -29,15 +29,37 @@ from aipo.operators import (
 
 COLOUR = (3, 16, 16)
 RECORD = Record(
-    "denoise", "a", None, 20.0, 30.5, -100.0, -2000.0, 0.5, "sure", 42, 1.5, "budget", 3.0, "a path", 0.1
-)
+    "denoise", "a", None, 20.0, 30.5, -100.0, -2000.0, 0.5, "sure", 42, 1.5, "budget", 3.0, "a path", 0.1,
+    None, None, [],
+)  # fmt: skip
 
 
 def test_table_shows_every_number_and_a_dash_where_unknown():
-    *lines, blank, plan = table([RECORD, replace(RECORD, image="longer-name")]).splitlines()
+    other = replace(RECORD, image="longer-name", psnr_before=20.25)
+    *lines, blank, plan = table([RECORD, other]).splitlines()
     assert len(lines) == 3 and not blank and plan == "denoise a and 1 more: a path"
     assert len({line.index("status" if i == 0 else "budget") for i, line in enumerate(lines)}) == 1
     assert lines[1].split()[2] == "-" and "30.50" in lines[1] and "42" in lines[1]
+    assert lines[2].split()[2] == "20.25"
+
+
+def test_table_leaves_out_what_is_known_of_no_record():
+    titles = table([RECORD]).splitlines()[0]
+    assert "before dB" not in titles and "R-hat" not in titles and "start dB" in titles
+    drawn = table([RECORD, replace(RECORD, rhat=1.0321, effective=87.4)]).splitlines()
+    assert drawn[0].endswith("R-hat  eff. draws") and drawn[1].endswith("-      -")
+    assert drawn[2].split()[-2:] == ["1.032", "87"]
+
+
+def test_every_sentence_stands_once_below_the_table():
+    records = [replace(RECORD, image=name, remarks=["It holds."]) for name in ("a", "b")]
+    records.append(replace(RECORD, image="c", plan="a chain"))
+    said = table(records).split("\n\n")[1].splitlines()
+    assert said == [
+        "denoise a and 1 more: a path",
+        "denoise a and 1 more: It holds.",
+        "denoise c: a chain",
+    ]
 
 
 def test_summary_holds_the_same_numbers_twice(tmp_path):

@@ -20,13 +20,15 @@ class CheckpointError(AipoError, ValueError):
 
 
 class Status(IntEnum):
-    """How the search for one image's minimiser ended."""
+    """How the search for one image's minimiser ended, or the chains for its posterior mean."""
 
     RUNNING = 0
     CONVERGED = 1
     BUDGET = 2
     STALLED = 3
     DIVERGED = 4
+    AGREEING = 5
+    DRAWN = 6
 
     @property
     def remedy(self) -> str:
@@ -43,4 +45,7 @@ _REMEDIES = {
     "use float64 to go lower.",
     Status.DIVERGED: "The objective became NaN or infinite; start nearer to the data the prior "
     "was trained on, or use smaller steps.",
+    Status.AGREEING: "The picture is the mean of several chains that agree (R̂ ≤ 1.05); nothing to do.",
+    Status.DRAWN: "The picture is the mean of draws from chains that are not known to agree; run several, "
+    "such as LangevinOptions(chains=4), and more evaluations where R̂ is above 1.05.",
 }

@@ -29,7 +29,7 @@ def as_it_is(image: Images) -> Images:
 
 @dataclass(frozen=True)
 class Record:
-    """What one restoration cost and gave. A value is None if it is unknown, and a PSNR if it is infinite.
+    """What one restoration cost and gave. A value is None if it is unknown or infinite.
 
     Attributes:
         task: its name, such as "denoise", "sense" or "inpaint".
@@ -42,11 +42,14 @@ class Record:
         criterion: what chose λ.
         evaluations: value-and-gradient evaluations of the flow.
         seconds: wall-clock time.
-        status: how the search at the chosen weight ended.
+        status: how the search at the chosen weight ended, or the chains.
         remaining: how many nats could still be gained there, as the metric expects; a path whose states are
             mixed leaves some on purpose.
         plan: what was done and why, in one sentence.
         sigma: the noise level used; for noise that is not Gaussian, the level of the nearest Gaussian noise.
+        rhat: R̂ of the chains of a posterior mean, 1 or a little more where they agree.
+        effective: how many independent draws would tell that mean as well.
+        remarks: what else the user should know, one sentence each.
     """
 
     task: str
@@ -64,6 +67,9 @@ class Record:
     remaining: float | None
     plan: str
     sigma: float
+    rhat: float | None
+    effective: float | None
+    remarks: list[str]
 
 
 def restore(
@@ -91,7 +97,7 @@ def restore(
     """
     started = time.perf_counter()
     result = reconstruct(likelihood, prior, weight, options, chain=chain, progress=progress)
-    seconds = time.perf_counter() - started
+    seconds, drawn = time.perf_counter() - started, result.drawn
     record = Record(
         task=task,
         image=name,
@@ -108,6 +114,9 @@ def restore(
         remaining=_finite(float(result.path[int(result.chosen[0])].decrement[0])),
         plan=result.reason,
         sigma=float(likelihood.noise_level[0]),
+        rhat=None if drawn is None else _finite(float(drawn.rhat[0])),
+        effective=None if drawn is None else _finite(float(drawn.effective[0])),
+        remarks=result.remarks,
     )
     return record, result
 

@@ -34,6 +34,8 @@ _COLUMNS = (
     ("seconds", "seconds", "{:.1f}"),
     ("status", "status", "{}"),
     ("remaining", "nats left", "{:.0f}"),
+    ("rhat", "R-hat", "{:.3f}"),
+    ("effective", "eff. draws", "{:.0f}"),
 )
 
 # How the files of a restoration end, after its name: the picture, beside the measurement, and the path.
@@ -61,18 +63,27 @@ def prepare_folder(out: str | Path) -> Path:
 
 
 def table(records: Sequence[Record]) -> str:
-    """The records as aligned columns of text, "-" for unknown values, and below them each plan once."""
-    rows = [[title for _, title, _ in _COLUMNS]]
-    for record in records:
-        values = asdict(record)
-        rows.append(["-" if values[key] is None else form.format(values[key]) for key, _, form in _COLUMNS])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
+    """The records as aligned columns of text, and below them each plan and each remark once.
+
+    An unknown value is "-". A column that knows no value is left out.
+    """
+    known = [column for column in _COLUMNS if any(_cell(record, column) != "-" for record in records)]
+    rows = [[title for _, title, _ in known]]
+    rows += [[_cell(record, column) for column in known] for record in records]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(known))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    plans: dict[str, list[str]] = {}
+    said: dict[str, list[str]] = {}
     for record in records:
-        plans.setdefault(record.plan, []).append(f"{record.task} {record.image}")
-    lines += ["", *(f"{_few(names)}: {reason}" for reason, names in plans.items())]
+        for sentence in (record.plan, *record.remarks):
+            said.setdefault(sentence, []).append(f"{record.task} {record.image}")
+    lines += ["", *(f"{_few(names)}: {sentence}" for sentence, names in said.items())]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _cell(record: Record, column: tuple[str, str, str]) -> str:
+    key, _, form = column
+    value = getattr(record, key)
+    return "-" if value is None else form.format(value)
 
 
 def _few(names: Sequence[str]) -> str:

@@ -46,8 +46,8 @@ class Samples:
         evaluations: of the prior, spent on each image by all of its chains.
         rhat: R̂ of split chains that 95 % of an image's values stay below, 1 or a little more where the chains
             agree, (B,). See `aipo.posterior.convergence` for formulas and sources.
-        effective: how many independent draws would tell the posterior mean as well, the median over an
-            image's values, (B,).
+        effective: how many independent draws would tell an image's posterior mean as well: their expected
+            squared error, summed over its values, would be that of `mean`, (B,).
     """
 
     mean: Images
@@ -72,15 +72,26 @@ class Samples:
         return self.mean - width, self.mean + width
 
     @property
+    def chains(self) -> int:
+        """Number of chains of each image."""
+        return self.objectives.shape[1]
+
+    @property
+    def agree(self) -> Tensor:
+        """Whether R̂ ≤ 1.05, so that all halves of an image's chains agree, (B,) bool."""
+        return self.rhat <= AGREEING
+
+    @property
     def verdict(self) -> str:
-        """One sentence: whether R̂ ≤ 1.05 in every image, so that the chains agree, and what to do if not."""
-        chains = self.objectives.shape[1]
-        worst, apart = float(self.rhat.max()), int((~(self.rhat <= AGREEING)).sum())
-        rhat = f"R̂ of {chains} {'chain' if chains == 1 else 'chains'}"
+        """One sentence: whether the chains of all images agree, and what to do if not."""
+        several, images = self.chains > 1, len(self.rhat)
+        rhat = f"R̂ of {self.chains} chains" if several else "R̂ of one chain"
+        worst, apart = float(self.rhat.max()), int((~self.agree).sum())
         if apart == 0:
-            return f"{rhat} is at most {worst:.3f}, within {AGREEING}: their halves agree."
-        where = f"{apart} of {len(self.rhat)} images"
-        return f"{rhat} reaches {worst:.3f}, above {AGREEING} in {where}: use more evaluations."
+            agree = "they agree" if several else "its halves agree; four chains would tell more"
+            return f"{rhat} is at most {worst:.3f}, within {AGREEING}: {agree}."
+        where = f" in {apart} of {images} images" if images > 1 else ""
+        return f"{rhat} reaches {worst:.3f}, above {AGREEING}{where}: use more evaluations."
 
 
 def sample(

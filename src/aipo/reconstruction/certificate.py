@@ -6,6 +6,7 @@ prove it. It looks only at the points that were visited, and the smallest curvat
 upper bound of the true one. A negative curvature proves that F is not convex; a positive one proves nothing.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -52,7 +53,7 @@ _REMEDIES = {
 
 
 # Ends that are no minimum, whatever the curvature says.
-UNFINISHED = (Status.BUDGET, Status.DIVERGED)
+UNFINISHED = (Status.BUDGET, Status.DIVERGED, Status.AGREEING, Status.DRAWN)
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,8 @@ def _judged(weights: Tensor, found: Curvature, status: Status, decrement: float)
     products, points = int(found.products.sum()), len(weights)
     seen = f"No negative curvature was found in {products} Hessian products at {points} points of the path"
     if status in UNFINISHED:
-        return Verdict.UNCONVERGED, f"{seen}, but its end is no minimum: {decrement:.3g} nats may be gained."
+        left = "" if math.isnan(decrement) else f": {decrement:.3g} nats may be gained"
+        return Verdict.UNCONVERGED, f"{seen}, but its end is no minimum{left}."
     falling = int((~found.settled).sum())
     if falling or not points:
         return Verdict.UNSETTLED, f"{seen}, but at {falling} of them the smallest was still falling."

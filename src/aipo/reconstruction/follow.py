@@ -210,8 +210,15 @@ def _chain(
         objective=data + energy,
         decrement=torch.full_like(weight, torch.nan),
         evaluations=evaluations,
-        status=torch.full_like(evaluations, int(Status.BUDGET)),
+        status=_ended(drawn, torch.isfinite(data + energy)),
         accepted=torch.ones_like(weight, dtype=torch.bool),
     )
     values, chosen = torch.full((1, len(weight)), torch.nan), torch.zeros_like(evaluations)
     return Followed(problem, [drawn.mean], [state], values, chosen, evaluations, drawn)
+
+
+def _ended(drawn: Samples, finite: Tensor) -> Tensor:
+    """Statuses of the means, (B,); that one chain agrees with itself does not say that others would."""
+    agreeing = drawn.agree if drawn.chains > 1 else torch.zeros_like(drawn.agree)
+    status = torch.where(agreeing, int(Status.AGREEING), int(Status.DRAWN))
+    return torch.where(finite, status, int(Status.DIVERGED))

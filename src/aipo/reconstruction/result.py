@@ -31,7 +31,7 @@ class Reconstruction:
         weight: the chosen λ, (B,); for a mixture that of the best single state.
         data_energy, prior_energy, objective: D, R and D + λR at the image, nats, (B,).
         evaluations: flow evaluations spent on each image, the criterion's copies included, (B,).
-        status: how the search at the chosen weight ended, one per image.
+        status: how the search at the chosen weight ended, or the chains, one per image.
         plan: what was done and why.
         values: the criterion at every state of the path, (states, B); NaN where a weight was given.
         start: the picture with which the path would begin at the chosen weight, usually a closed form.
@@ -74,6 +74,11 @@ class Reconstruction:
     def reason(self) -> str:
         """What was done and why, in one sentence."""
         return self.plan.reason
+
+    @property
+    def remarks(self) -> list[str]:
+        """What else the user should know, one sentence each: whether chains agree."""
+        return [] if self.drawn is None else [self.drawn.verdict]
 
     @cached_property
     def problem(self) -> Problem:
