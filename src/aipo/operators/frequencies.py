@@ -45,7 +45,7 @@ def tried_gram(
     """
     channels = shape[0]
     points = torch.zeros(channels, *shape, dtype=torch.float64, device=device)
-    points[range(channels), range(channels), 0, 0] = 1
+    points[:, :, 0, 0] = torch.eye(channels).to(points)
     # 1 + …: no place is so dark that a loss there would not be seen.
     x = 1 + torch.rand(1, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x = x.to(device)
