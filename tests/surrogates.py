@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aipo.gaussian import LowRankGaussian, LowRankStationary, Posterior, StationaryGaussian, Surrogate
+from aipo.gaussian import LowRankGaussian, LowRankStationary, Posterior, StationaryGaussian, Surrogate, energy
 from aipo.operators import LinearOperator, Mask
 from aipo.priors import Gaussian
 
@@ -54,6 +54,16 @@ def centre_hole(shape: Shape) -> Mask:
     mask = torch.ones(shape, dtype=torch.bool)
     mask[:, 1 + height // 4 : height - height // 4, 1 + width // 4 : width - width // 4] = False
     return Mask(mask)
+
+
+class Itself:
+    """A surrogate as a prior."""
+
+    def __init__(self, surrogate: StationaryGaussian):
+        self.surrogate = surrogate
+
+    def energy(self, x: Tensor) -> Tensor:
+        return energy(self.surrogate, x)
 
 
 SURROGATES = {

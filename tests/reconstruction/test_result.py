@@ -2,17 +2,21 @@
 
 import pickle
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from closed_form import OPERATORS, gaussian_prior, measurement
+from surrogates import SHAPE, Itself, randn, random_mask, stationary
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from aipo import load_prior
+from aipo.basics.conjugate_gradients import conjugate_gradients
 from aipo.basics.errors import InputError
-from aipo.likelihoods import measure
+from aipo.gaussian import closed_form, masked
+from aipo.likelihoods import Gaussian, measure
 from aipo.operators import Identity
 from aipo.path.options import PathOptions
 from aipo.path.schedules import geometric
@@ -115,3 +119,20 @@ def test_a_path_over_latents_is_prepared_over_latents_again():
     assert again.problem.hessian is None
     with pytest.raises(InputError, match="coordinates = pictures"):
         _ = again.certificate
+
+
+@pytest.mark.parametrize("weight", ["auto", 0.7, "mean"])
+def test_what_was_not_solved_for_is_told(monkeypatch, weight):
+    """Two steps of conjugate gradients instead of 400, and a metric for draws that needs them as well."""
+    monkeypatch.setattr(masked, "LARGEST_HOLE", 0)
+    operator, prior = random_mask(SHAPE), Itself(stationary(SHAPE))
+    likelihood = Gaussian(operator, randn(2, *operator.measurement_shape), 0.01)
+    solved = reconstruct(likelihood, prior, weight, chain=FEW if weight == "mean" else None)
+    own = {"picture", "metric"} if weight == "mean" else {"picture"}
+    assert set(solved.residuals) == own and solved.residuals["picture"] <= 1e-9
+    monkeypatch.setattr(closed_form, "conjugate_gradients", partial(conjugate_gradients, iterations=2))
+    hasty = reconstruct(likelihood, prior, weight, chain=FEW if weight == "mean" else None)
+    assert set(hasty.residuals) == own and hasty.residuals["picture"] > 1e-4
+    told = [remark for remark in hasty.remarks if "was solved for to a relative residual" in remark]
+    assert len(told) == len(own) and not any(remark in told for remark in solved.remarks)
+    assert written_and_read(hasty).remarks == hasty.remarks

@@ -49,6 +49,7 @@ class Record:
         sigma: the noise level used; for noise that is not Gaussian, the level of the nearest Gaussian noise.
         rhat: R̂ of the chains of a posterior mean, 1 or a little more where they agree.
         effective: how many independent draws would tell that mean as well.
+        residuals: the worst relative residuals of closed forms that were solved for by iterations.
         remarks: what else the user should know, one sentence each.
     """
 
@@ -69,6 +70,7 @@ class Record:
     sigma: float
     rhat: float | None
     effective: float | None
+    residuals: dict[str, float | None]
     remarks: list[str]
 
 
@@ -116,6 +118,7 @@ def restore(
         sigma=float(likelihood.noise_level[0]),
         rhat=None if drawn is None else _finite(float(drawn.rhat[0])),
         effective=None if drawn is None else _finite(float(drawn.effective[0])),
+        residuals={what: _finite(worst) for what, worst in result.residuals.items()},
         remarks=result.remarks,
     )
     return record, result

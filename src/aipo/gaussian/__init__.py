@@ -26,7 +26,7 @@ every α, because the weight λ changes along the path. Forms of the inverse, by
 from math import prod
 
 from aipo.basics.errors import InputError
-from aipo.gaussian.closed_form import Noise, Posterior
+from aipo.gaussian.closed_form import Noise, Posterior, unsolved
 from aipo.gaussian.filtered import Filtered
 from aipo.gaussian.general import Iterative, Spectral
 from aipo.gaussian.holes import Hole
@@ -63,6 +63,7 @@ __all__ = [
     "energy",
     "log_prob",
     "posterior",
+    "unsolved",
 ]
 
 # Measurements up to which the eigenvectors of an m × m matrix are found in a minute or two, and entries m · n

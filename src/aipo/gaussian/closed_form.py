@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import torch
@@ -17,23 +17,26 @@ from aipo.operators import LinearOperator
 Noise: TypeAlias = Callable[[Tensor], Tensor]
 
 # Relative residuals (see `aipo.basics.conjugate_gradients`) that solvers by iterations aim at for a mode and
-# for draws, and that of a mode beyond which the user is told.
-SOLVED, DRAWN, UNSOLVED = 1e-11, 1e-3, 1e-4
+# for draws, and those beyond which the user is told.
+SOLVED, DRAWN = 1e-11, 1e-3
+LIMITS = {"picture": 1e-4, "metric": 10 * DRAWN}
 
 
 class Posterior(ABC):
     """The closed-form posterior of one operator under one Gaussian surrogate.
 
     Attributes:
-        residual: the worst relative residual among the images of the last solve, 0 where none is iterated.
+        residuals: of a "picture" (a mode) and a "metric" that were solved for by iterations, the worst
+            relative residual so far; what is found without iterations is not named.
     """
 
-    residual: float = 0.0
-    _told = False
+    # Of the last solve by iterations.
+    _residual: float | None = None
 
     def __init__(self, operator: LinearOperator, surrogate: Surrogate):
         self.operator = operator
         self.surrogate = surrogate
+        self.residuals: dict[str, float] = {}
 
     @property
     def device(self) -> torch.device:
@@ -43,12 +46,12 @@ class Posterior(ABC):
     def mode(self, y: Measurements, alpha: PerImage) -> Images:
         """The minimiser above, (B, C, H, W), computed in float64.
 
-        Where iterations end before it is solved, `residual` tells, and one warning is logged.
+        Where iterations end before it is solved, `residuals` tells, and one warning is logged.
         """
         exact = y.double()
         mean = self.surrogate.mean_like(exact).expand(len(y), *self.operator.shape)
         rest = self._from_residual(exact - self.operator.forward(mean), alpha.double(), SOLVED)
-        self._tell("picture", UNSOLVED)
+        self._remember("picture")
         return (mean + rest).to(y.dtype)
 
     def sample(self, y: Measurements, alpha: PerImage, sigma: PerImage, white: Noise) -> Images:
@@ -75,17 +78,15 @@ class Posterior(ABC):
         """The same posterior in a form whose metric is as wide as the surrogate's posterior, not wider."""
         return self
 
-    def _tell(self, what: str, limit: float) -> None:
-        """Log a warning, once, if the last solve ended before this relative residual."""
-        if self._told or self.residual <= limit:
+    def _remember(self, what: str) -> None:
+        """Keep the residual of the last solve if it is the worst; warn, once, if it is beyond the limit."""
+        if self._residual is None:
             return
-        self._told = True
-        logging.getLogger("aipo").warning(
-            "the Gaussian surrogate's %s is solved for to a relative residual of %.1e only, so what uses it "
-            "is off by about as much; a larger weight or more noise makes it easier to solve for",
-            what,
-            self.residual,
-        )
+        before, worst = self.residuals.get(what, 0.0), self._residual
+        self.residuals[what] = max(before, worst)
+        if before <= LIMITS[what] < worst:
+            (sentence,) = unsolved({what: worst})
+            logging.getLogger("aipo").warning(sentence)
 
     @abstractmethod
     def _from_residual(self, residual: Measurements, alpha: PerImage, tolerance: float) -> Images:
@@ -94,6 +95,16 @@ class Posterior(ABC):
     @abstractmethod
     def metric(self, v: Images, alpha: PerImage) -> Images:
         """A symmetric positive approximation of (AᵀA + αΣ⁻¹)⁻¹ v, linear in v."""
+
+
+def unsolved(residuals: Mapping[str, float]) -> list[str]:
+    """A sentence for each of a `Posterior`'s residuals that is beyond its limit."""
+    return [
+        f"The Gaussian surrogate's {what} was solved for to a relative residual of {residual:.1e} only, so "
+        "what uses it is off by about as much; a larger weight or more noise makes it easier to solve for."
+        for what, residual in residuals.items()
+        if residual > LIMITS[what]
+    ]
 
 
 def _drawn(surrogate: Surrogate, like: Tensor, shape: tuple[int, int, int], white: Noise) -> Images:
@@ -123,7 +134,7 @@ class ByIterations(Posterior):
             return data + expand(alpha, v) * self.surrogate.precision(v)
 
         found = conjugate_gradients(matrix, right, self._preconditioner(alpha), tolerance=tolerance)
-        self.residual = float(found.residual.max())
+        self._residual = float(found.residual.nan_to_num(torch.inf).max())
         return found.x
 
     @abstractmethod

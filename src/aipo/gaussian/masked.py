@@ -117,7 +117,7 @@ class LargeHole(MaskedStationary):
 
     def metric(self, v: Images, alpha: PerImage) -> Images:
         found = self._solved(v.double(), alpha.double(), DRAWN).to(v.dtype)
-        self._tell("metric", 10 * DRAWN)
+        self._remember("metric")
         return found
 
     def noise(self, like: Images, alpha: PerImage, white: Noise) -> Images:

@@ -52,7 +52,14 @@ def objective(
             begin = closed_start(near, closed)
             begin = solved_start(likelihood, surrogate, begin, known.metric) if likelihood.rough else begin
     hessian = _hessian(likelihood, prior, surrogate)
-    return Problem(_terms(likelihood, prior, surrogate), begin, scale.metric, hessian, scale.noise)
+    return Problem(
+        _terms(likelihood, prior, surrogate),
+        begin,
+        scale.metric,
+        hessian,
+        scale.noise,
+        residuals={} if closed is None else closed.residuals,
+    )
 
 
 def _terms(likelihood: Likelihood, prior: Prior, surrogate: Surrogate | None):

@@ -4,8 +4,8 @@ The gradients of D and R are kept separately. F at a place that was visited is t
 and costs no other evaluation.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -65,6 +65,7 @@ class Problem:
         noise: (weights, white noise) -> a draw of N(0, metric) for each image; needed for sampling only.
         picture: x -> the picture, if x is in other coordinates.
         coordinates: a picture -> x.
+        residuals: of what `start` and `metric` solve for by iterations, the worst relative residuals so far.
     """
 
     terms: Callable[[Tensor, Tensor, Deformation], Terms]
@@ -74,6 +75,7 @@ class Problem:
     noise: Callable[[PerImage, Callable[[Tensor], Tensor]], Tensor] | None = None
     picture: Callable[[Tensor], Tensor] = lambda x: x
     coordinates: Callable[[Tensor], Tensor] = lambda picture: picture
+    residuals: Mapping[str, float] = field(default_factory=dict)
 
 
 def weighted(x: Tensor, terms: Terms, weight: PerImage) -> Point:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from aipo.basics.arrays import Images, PerImage, content_seed
 from aipo.basics.errors import Status
+from aipo.gaussian import unsolved
 from aipo.likelihoods import Likelihood
 from aipo.path.options import PathOptions
 from aipo.path.prepare import prepared
@@ -41,7 +42,10 @@ class Reconstruction:
             and chrominance; the places are smooth, middling and rough. There is one colour, or one place, if
             they are treated alike.
         likelihood, prior: D and R.
-        drawn: the chain, if the picture is the posterior mean.
+        residuals: how far the surrogate's closed forms were solved for the whole batch, if by iterations: the
+            worst relative residual of its "picture", with which a path or a chain begins, and of its
+            "metric", where a chain needs it.
+        drawn: the chains, if the picture is the posterior mean.
     """
 
     image: Images
@@ -59,6 +63,7 @@ class Reconstruction:
     shares: Tensor
     likelihood: Likelihood
     prior: Prior
+    residuals: dict[str, float]
     drawn: Samples | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -77,8 +82,9 @@ class Reconstruction:
 
     @property
     def remarks(self) -> list[str]:
-        """What else the user should know, one sentence each: whether chains agree."""
-        return [] if self.drawn is None else [self.drawn.verdict]
+        """What else the user should know, one sentence each: do chains agree, what was not solved for?"""
+        verdict = [] if self.drawn is None else [self.drawn.verdict]
+        return verdict + unsolved(self.residuals)
 
     @cached_property
     def problem(self) -> Problem:
@@ -146,7 +152,7 @@ def reconstruction(
     def pick(name: str) -> Tensor:
         return torch.stack([getattr(state, name) for state in found.path])[found.chosen, images]
 
-    weight, exact = pick("weight"), exact_form(prior)
+    weight, exact, start = pick("weight"), exact_form(prior), found.start()
     data, energy, evaluations = pick("data_energy"), pick("prior_energy"), found.evaluations
     unseen = (image != pick("x")).flatten(1).any(1) | torch.tensor(exact is not prior).to(image.device)
     if bool(unseen.any()):
@@ -161,12 +167,13 @@ def reconstruction(
         status=[Status(int(value)) for value in pick("status")],
         plan=planned,
         values=found.values,
-        start=found.start(),
+        start=start,
         path=found.path,
         chosen=found.chosen,
         shares=shares,
         likelihood=likelihood,
         prior=prior,
+        residuals=dict(found.problem.residuals),
         drawn=found.drawn,
     )
     if len(found.pictures[0]) == len(image):  # without a criterion's copies
