@@ -15,17 +15,17 @@ from aipo.basics.arrays import Images, Measurements, PerImage, check_tensor
 from aipo.basics.errors import InputError
 from aipo.likelihoods.likelihood import Gaussian, Likelihood
 from aipo.likelihoods.uneven import Coloured
-from aipo.operators import Identity, Operator
+from aipo.operators import Operator
 
 
 class Density(Protocol):
     """A density of noise pictures, such as a flow or `aipo.load_prior(folder)`."""
 
-    def log_prob(self, e: Tensor) -> Tensor:
+    def log_prob(self, e: Tensor, /) -> Tensor:
         """log p_E(e), nats per measurement, (B,)."""
         ...
 
-    def sample(self, count: int) -> Tensor:
+    def sample(self, count: int, /) -> Tensor:
         """Draws, (count, *measurement_shape)."""
         ...
 
@@ -91,8 +91,8 @@ class FlowNoise(Likelihood):
         return self.y - self._noise.mean, float(self._noise.variance.mean()) ** 0.5
 
     def gaussian(self) -> Gaussian:
-        """Of whole pictures noise with the average spectrum of its samples."""
-        if not isinstance(self.operator, Identity):
+        """On pictures, noise with the average spectrum of its samples."""
+        if len(self.operator.measurement_shape) != 3:
             return super().gaussian()
         return Coloured(self.operator, self.nearest()[0], self._noise.spectrum).gaussian()
 

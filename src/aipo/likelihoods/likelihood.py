@@ -27,7 +27,7 @@ from aipo.basics.arrays import (
 )
 from aipo.basics.errors import InputError
 from aipo.likelihoods.checks import check_measurements
-from aipo.operators import Composition, Identity, LinearOperator, Operator, simplest
+from aipo.operators import Composition, LinearOperator, Operator, simplest
 
 
 @dataclass(frozen=True)
@@ -155,13 +155,13 @@ class Likelihood(ABC):
         Raises:
             InputError: first(x) has another shape than the pictures that were measured, or f is not linear.
         """
-        if not isinstance(self.operator, LinearOperator):
+        linear = self.operator.linear
+        if linear is not self.operator:
             raise InputError(
                 f"{type(self.operator).__name__} is not linear; compose it with the other yourself"
             )
-        both = Composition(first, self.operator)
         other = self._with(self.y, [getattr(self, name) for name in self.per_image])
-        other.operator = first if isinstance(self.operator, Identity) else both
+        other.operator = Composition(first, linear)
         return other
 
     def _with(self, y: Measurements, per_image: list[Tensor]) -> Self:

@@ -8,7 +8,8 @@ from torch import Tensor
 from aipo.basics.arrays import Images, Measurements, PerImage, check_tensor, expand, per_image_sum
 from aipo.basics.errors import InputError
 from aipo.likelihoods.likelihood import Gaussian, Likelihood, Stein, standard_normal
-from aipo.operators import Filter, Identity, Operator
+from aipo.operators import Composition, Filter, Operator
+from aipo.operators.operator import image_shape
 
 
 class Heteroscedastic(Likelihood):
@@ -128,11 +129,13 @@ class Coloured(Likelihood):
         return Coloured(operator, moved(self.y), self.spectrum)
 
     def gaussian(self) -> Gaussian:
-        """Of whole pictures white noise behind a whitening filter, which is this noise exactly."""
-        if not isinstance(self.operator, Identity):
+        """Behind a filter, white noise behind one more filter, which is this noise exactly."""
+        operator, shape = self.operator.linear, tuple(self.operator.measurement_shape)
+        if self.operator.gram() is None or len(shape) != 3:
             return super().gaussian()
-        whitening = Filter(self.operator.shape, self.spectrum[:, : self.spectrum.shape[1] // 2 + 1] ** -0.5)
-        return Gaussian(whitening, whitening(self.y), 1.0)
+        whitening = Filter(image_shape(shape), self.spectrum[:, : shape[2] // 2 + 1] ** -0.5)
+        both, moved = Composition(operator, whitening).unwrapped()
+        return Gaussian(both, moved(whitening(self.y)), 1.0)
 
     def stein(self, white: Measurements) -> Stein:
         trace = self.spectrum.mean().to(self.y) * self.operator.measurements

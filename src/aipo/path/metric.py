@@ -13,7 +13,6 @@ from torch import Tensor
 from aipo.basics.arrays import Images, PerImage, expand
 from aipo.gaussian import Noise, Posterior
 from aipo.likelihoods import Gaussian, Likelihood
-from aipo.operators import Identity, Mask
 from aipo.path.solvers.solver import Metric
 from aipo.path.starts import alpha
 
@@ -70,7 +69,7 @@ def data_scale(near: Gaussian) -> Scale:
 
 def uneven(likelihood: Likelihood, near: Gaussian) -> bool:
     """Whether entries are measured one by one and some of them may be surer than `near` says."""
-    entrywise = near.operator is likelihood.operator and isinstance(near.operator, Identity | Mask)
+    entrywise = near.operator is likelihood.operator and near.operator.kept() is not None
     return entrywise and near is not likelihood
 
 
