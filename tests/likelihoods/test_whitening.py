@@ -91,7 +91,7 @@ class Waves:
 
 @every_filter
 def test_learnt_noise_is_whitened_as_its_samples_are_coloured(operator):
-    """All frequencies are equally strong then; before, the strongest has nine times the power of the weakest."""
+    """All frequencies are equally strong then; before, their powers differ by a factor of nine."""
     density, x = Waves(), pictures(2000)
     noise = density.sample(4000)
     likelihood = FlowNoise(operator, operator(x) + noise[2000:], density, noise[:2000])

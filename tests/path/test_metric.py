@@ -3,11 +3,12 @@
 import pytest
 import torch
 from noise_models import MODELS, PRIOR, SHAPE, drawn, measured
+from torch import Tensor
 
 from aipo import priors
 from aipo.basics.arrays import White
 from aipo.likelihoods import Gamma, Gaussian, Heteroscedastic
-from aipo.operators import Identity, Mask, gamma_curve
+from aipo.operators import Identity, LinearOperator, Mask, gamma_curve
 from aipo.path.objective import objective
 from aipo.posterior.chain import sampling_problem
 
@@ -36,12 +37,25 @@ def test_draws_have_the_metric_for_covariance(name, problem):
     assert ((found - dense) / (spread[:, None] * spread)).abs().max() < 0.1
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_a_surer_value_takes_shorter_steps_and_no_other_does(masked):
+KEPT = torch.ones(SHAPE, dtype=torch.bool)
+KEPT[0, 3, 4] = False
+
+
+class Backwards(LinearOperator):
+    """A user's own mask, which reads the measured entries from the last one to the first."""
+
+    shape, measurement_shape = SHAPE, (19,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return Mask(KEPT).forward(x).flip(1)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return Mask(KEPT).adjoint(y.flip(1))
+
+
+@pytest.mark.parametrize("operator", [Identity(SHAPE), Mask(KEPT), Backwards()])
+def test_a_surer_value_takes_shorter_steps_and_no_other_does(operator):
     """Twenty times less noise at one value; what is not measured keeps its length."""
-    kept = torch.ones(SHAPE, dtype=torch.bool)
-    kept[0, 3, 4] = not masked
-    operator = Mask(kept) if masked else Identity(SHAPE)
     sigma = torch.full(SHAPE, 0.2, dtype=torch.float64)
     sigma[0, 1, 1] = 0.01
     own = operator(sigma[None])[0]
