@@ -59,30 +59,52 @@ MOVED = {
 
 # What is no module any more, and what to write instead.
 GONE = {
-    "reconstruct": "aipo.reconstruct is a function; use `from aipo import reconstruct`",
-    "baselines": "aipo.baselines is now runs/rivals.py in the repository",
-    "conventional": "aipo.conventional is now runs/conventional.py in the repository",
+    "aipo.reconstruct": "aipo.reconstruct is a function; use `from aipo import reconstruct`",
+    "aipo.baselines": "aipo.baselines is now runs/rivals.py in the repository",
+    "aipo.conventional": "aipo.conventional is now runs/conventional.py in the repository",
 }
 
 
 class Moved(MetaPathFinder, Loader):
-    """Finds `aipo.OLD`, which no file has any more."""
+    """Finds `aipo.OLD`, which no file has any more, and what lies in an old package."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        package, _, name = fullname.rpartition(".")
-        if package == "aipo" and name in GONE:
-            raise ModuleNotFoundError(GONE[name], name=fullname)
-        return ModuleSpec(fullname, self) if package == "aipo" and name in MOVED else None
+        if fullname in GONE:
+            raise ModuleNotFoundError(GONE[fullname], name=fullname)
+        return ModuleSpec(fullname, self) if _new_name(fullname) else None
 
     def exec_module(self, module: ModuleType) -> None:
-        new = f"aipo.{MOVED[module.__name__.removeprefix('aipo.')]}"
-        warnings.warn(f"{module.__name__} is now {new}; import that", DeprecationWarning, stacklevel=2)
-        sys.modules[module.__name__] = import_module(new)
+        old, new = module.__name__, _new_name(module.__name__)
+        sys.modules[old] = import_module(new)
+        _warn(f"{old} is now {new}; import that")
+
+
+def _new_name(fullname: str) -> str:
+    """The name that a module has now; empty if the name is no old one."""
+    package, _, name = fullname.partition(".")
+    old, dot, inside = name.partition(".")
+    return f"aipo.{MOVED[old]}{dot}{inside}" if package == "aipo" and old in MOVED else ""
+
+
+def _warn(message: str) -> None:
+    """At the line that asks for the old name, which is neither of Python's import nor of aipo itself."""
+    frame = sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("importlib", "aipo"):
+        frame = frame.f_back
+    where = frame.f_globals
+    warnings.warn_explicit(
+        message,
+        DeprecationWarning,
+        frame.f_code.co_filename,
+        frame.f_lineno,
+        where.get("__name__"),
+        where.setdefault("__warningregistry__", {}),
+    )
 
 
 def install() -> None:
-    """Ask here last, after everything that finds modules which are there."""
+    """Ask here first: an old package that is a new one would load what lies in it a second time."""
     if not any(isinstance(finder, Moved) for finder in sys.meta_path):
-        sys.meta_path.append(Moved())
+        sys.meta_path.insert(0, Moved())
