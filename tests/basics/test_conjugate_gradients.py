@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from aipo.basics.conjugate_gradients import conjugate_gradients
+from aipo.basics.conjugate_gradients import begin, conjugate_gradients
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -16,6 +16,10 @@ def positive(count: int, n: int, spread: float, seed: int = 1) -> Tensor:
     basis = torch.linalg.qr(randn(count, n, n, seed=seed))[0]
     values = torch.logspace(0, float(torch.tensor(spread).log10()), n, dtype=torch.float64)
     return basis @ values.diag() @ basis.mT
+
+
+def identity(v: Tensor) -> Tensor:
+    return v
 
 
 def times(matrices: Tensor):
@@ -106,3 +110,32 @@ def test_single_precision_is_solved_in_double():
     found = conjugate_gradients(times(matrices), right, tolerance=1e-12)
     assert found.x.dtype == torch.float64
     torch.testing.assert_close(found.x, torch.linalg.solve(matrices, right.double()), rtol=1e-7, atol=1e-9)
+
+
+def test_steps_one_by_one_are_those_of_the_solver_in_the_right_sides_precision():
+    matrices, right = positive(3, 20, 1e3), randn(3, 20)
+    step = begin(right, identity, 1e-6)
+    single = begin(right.float(), identity, 1e-6)
+    for used in range(1, 8):
+        step = step.after(times(matrices)(step.direction), identity)
+        single = single.after(times(matrices.float())(single.direction), identity)
+        assert torch.equal(step.x, conjugate_gradients(times(matrices), right, identity, used, 1e-6).x)
+    assert single.x.dtype == torch.float32
+    torch.testing.assert_close(single.x.double(), step.x, rtol=1e-2, atol=1e-2)
+
+
+def test_products_that_are_not_finite_end_it_where_it_is():
+    first = begin(randn(3, 5), identity, 1e-6)
+    product = torch.stack((torch.ones(5), torch.full((5,), torch.nan), torch.full((5,), torch.inf)))
+    after = first.after(product * first.direction, identity)
+    assert after.going.tolist()[1:] == [False, False] and after.x[0].any() and not after.x[1].any()
+    assert torch.isfinite(after.x).all() and torch.equal(after.residual[1:], first.residual[1:])
+
+
+def test_each_image_can_be_taken_from_another_iterate():
+    first = begin(randn(3, 5), identity, 1e-6)
+    after = first.after(2 * first.direction, identity)
+    mixed = after.where(torch.tensor([True, False, True]), first)
+    for name in vars(first):
+        own, one, other = (getattr(iterate, name) for iterate in (mixed, first, after))
+        assert torch.equal(own, torch.stack((other[0], one[1], other[2]))), name
