@@ -8,29 +8,32 @@ import torch
 from torch import Tensor
 
 from aipo.basics.arrays import PerImage, dot, expand
+from aipo.basics.conjugate_gradients import Iterate, begin
 from aipo.basics.errors import Status
 from aipo.path.solvers.solver import Metric, Point
 
 
 @dataclass(frozen=True)
 class NewtonState:
-    """`step`, `residual`, `scaled`, `probe` are conjugate gradients' p, r = −g − Hp, Mr and d, like x.
+    """`model` holds conjugate gradients for the step s of the quadratic model, H s = −∇F.
 
-    An image whose `searching` is true tries point.x + `length` · `step`; the others learn H d.
+    An image whose `searching` is true tries point.x + `length` · `step`; the others learn H times
+    `model.direction`, one product of their `products` more.
     """
 
     point: Point
-    step: Tensor
-    residual: Tensor
-    scaled: Tensor
-    probe: Tensor
+    model: Iterate
     products: Tensor
-    goal: PerImage
     searching: Tensor
     length: PerImage
-    slope: PerImage
     decrement: PerImage
     status: Tensor
+
+    @property
+    def step(self) -> Tensor:
+        """What was found; where already the first direction curves downward that direction, like x."""
+        nothing = (self.model.x == 0).flatten(1).all(1)
+        return torch.where(expand(nothing, self.model.x), self.model.direction, self.model.x)
 
 
 @dataclass(frozen=True)
@@ -61,74 +64,50 @@ class NewtonCG:
 
     def init(self, point: Point, metric: Metric, history: Iterable[Point] = ()) -> NewtonState:
         status = torch.where(point.finite(), int(Status.RUNNING), int(Status.DIVERGED))
-        return self._model(point, metric(point.gradient), status)
+        return self._model(point, metric, status)
 
     def propose(self, state: NewtonState) -> Tensor:
-        trial = expand(state.length, state.step) * state.step
-        difference = expand(self._epsilon(state.probe), state.probe) * state.probe
-        return state.point.x + torch.where(expand(state.searching, trial), trial, difference)
+        probe = state.model.direction
+        trial, difference = expand(state.length, probe) * state.step, self._epsilon(probe) * probe
+        return state.point.x + torch.where(expand(state.searching, probe), trial, difference)
 
     def update(self, state: NewtonState, trial: Point, metric: Metric) -> NewtonState:
         searched = self._search(state, trial, metric)
         learnt = self._learn(state, trial, metric)
         return _pick(state.searching, searched, learnt)
 
-    def _model(self, point: Point, metric_gradient: Tensor, status: Tensor) -> NewtonState:
+    def _model(self, point: Point, metric: Metric, status: Tensor) -> NewtonState:
         """Conjugate gradients at their beginning."""
-        zero = torch.zeros_like(point.value)
-        squared = dot(point.gradient, metric_gradient)
+        model = begin(-point.gradient, metric, self.accuracy)
         return NewtonState(
             point=point,
-            step=torch.zeros_like(point.x),
-            residual=-point.gradient,
-            scaled=-metric_gradient,
-            probe=-metric_gradient,
+            model=model,
             products=torch.zeros_like(status),
-            goal=self.accuracy**2 * squared,
             searching=torch.zeros_like(status, dtype=torch.bool),
-            length=torch.ones_like(zero),
-            slope=zero,
-            decrement=0.5 * squared,
+            length=torch.ones_like(point.value),
+            decrement=0.5 * model.squared,
             status=status,
         )
 
-    def _epsilon(self, probe: Tensor) -> PerImage:
+    def _epsilon(self, probe: Tensor) -> Tensor:
+        """ε of each image, to multiply its probe with."""
         rms = probe.flatten(1).norm(dim=1) / math.sqrt(probe[0].numel())
-        return self.difference / rms.clamp_min(torch.finfo(probe.dtype).tiny)
+        return expand(self.difference / rms.clamp_min(torch.finfo(probe.dtype).tiny), probe)
 
     def _learn(self, state: NewtonState, trial: Point, metric: Metric) -> NewtonState:
         """One step of conjugate gradients with the product H d that the trial gave."""
-        epsilon = expand(self._epsilon(state.probe), state.probe)
-        product = (trial.gradient - state.point.gradient) / epsilon
-        curvature = dot(state.probe, product)
-        squared = dot(state.residual, state.scaled)
-        convex = trial.finite() & (curvature > 0)
-        share = torch.where(convex, squared / curvature, torch.zeros_like(squared))
-        step = state.step + expand(share, state.step) * state.probe
-        # If the very first direction has no positive curvature, only the metric's own step is known.
-        first = ~convex & (state.products == 0)
-        step = torch.where(expand(first, step), state.probe, step)
-        residual = state.residual - expand(share, state.residual) * product.nan_to_num(0.0, 0.0, 0.0)
-        scaled = metric(residual)
-        after = dot(residual, scaled)
-        probe = scaled + expand(after / squared, scaled) * state.probe
+        product = (trial.gradient - state.point.gradient) / self._epsilon(state.model.direction)
+        # A product that is not finite ends them, as a direction that curves downward does.
+        model = state.model.after(torch.where(expand(trial.finite(), product), product, torch.nan), metric)
         products = state.products + 1
-        done = ~convex | (after <= state.goal) | (products >= self.products)
-        return replace(
-            state,
-            step=step,
-            residual=residual,
-            scaled=scaled,
-            probe=probe,
-            products=products,
-            searching=done,
-            slope=dot(step, state.point.gradient),
-        )
+        searching = ~model.going | (products >= self.products)
+        return replace(state, model=model, products=products, searching=searching)
 
     def _search(self, state: NewtonState, trial: Point, metric: Metric) -> NewtonState:
         """Take the step, or make it shorter."""
         rounding = 4 * torch.finfo(trial.value.dtype).eps * (1 + state.point.value.abs())
-        bound = state.point.value + self.sufficient * state.length * state.slope + rounding
+        slope = dot(state.step, state.point.gradient)
+        bound = state.point.value + self.sufficient * state.length * slope + rounding
         taken = trial.finite() & (trial.value <= bound)
         shorter = 0.25 * state.length
         stalled = ~taken & (shorter < self.smallest_step) & (state.status == Status.RUNNING)
@@ -137,11 +116,11 @@ class NewtonCG:
         if not bool(taken.any()):
             return waiting
         point = trial.where(taken, state.point)
-        return _pick(taken, self._model(point, metric(point.gradient), status), waiting)
+        return _pick(taken, self._model(point, metric, status), waiting)
 
 
 def _pick(mask: Tensor, a: NewtonState, b: NewtonState) -> NewtonState:
     """The first state for the images in `mask`, the second for the others."""
-    fields = {name: getattr(b, name) for name in vars(b) if name != "point"}
-    picked = {n: torch.where(expand(mask, v), getattr(a, n), v) for n, v in fields.items()}
-    return NewtonState(point=a.point.where(mask, b.point), **picked)
+    tensors = {name: value for name, value in vars(a).items() if isinstance(value, Tensor)}
+    picked = {name: torch.where(expand(mask, own), own, getattr(b, name)) for name, own in tensors.items()}
+    return NewtonState(point=a.point.where(mask, b.point), model=a.model.where(mask, b.model), **picked)
