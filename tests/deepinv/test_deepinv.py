@@ -15,7 +15,7 @@ import aipo
 from aipo import priors
 from aipo.basics.errors import InputError
 from aipo.basics.quality import psnr
-from aipo.deepinv import FlowPrior, Reconstructor, from_deepinv
+from aipo.deepinv import ExplicitPrior, Reconstructor, from_deepinv
 from aipo.deepinv.loading import load
 from aipo.gaussian import StationaryGaussian
 from aipo.likelihoods import Gaussian, Heteroscedastic, Poisson
@@ -352,7 +352,7 @@ def test_the_prior_runs_in_deepinvs_gradient_descent():
     step = 0.9 / (1 / 0.1**2 + 1 / 1e-4)
     model = dinv.optim.optim_builder(
         iteration="GD",
-        prior=FlowPrior(prior),
+        prior=ExplicitPrior(prior),
         data_fidelity=dinv.optim.L2(sigma=0.1),
         params_algo={"stepsize": step, "lambda": 1.0, "g_param": 0.0},
         max_iter=4000,
@@ -369,7 +369,7 @@ def test_the_prior_runs_in_deepinvs_langevin_sampler():
     physics = dinv.physics.Denoising(dinv.physics.GaussianNoise(0.1))
     y = physics(x)
     sampler = dinv.sampling.ULA(
-        FlowPrior(prior),
+        ExplicitPrior(prior),
         dinv.optim.L2(sigma=0.1),
         step_size=5e-5,
         sigma=0.1,
@@ -389,7 +389,7 @@ def test_the_prior_runs_in_deepinvs_langevin_sampler():
 def test_a_flow_prior_gives_energies_and_gradients_per_image():
     prior = aipo.load_prior("fashion28")
     x = torch.rand(2, 1, 28, 28)
-    wrapped = FlowPrior(prior)
+    wrapped = ExplicitPrior(prior)
     assert wrapped.explicit_prior and wrapped(x, 0.1).shape == (2,)
     torch.testing.assert_close(wrapped(x), prior.energy(x))
     with torch.no_grad():
@@ -398,6 +398,14 @@ def test_a_flow_prior_gives_energies_and_gradients_per_image():
     ahead, behind = (prior.energy(x + sign * 1e-3 * direction) for sign in (1, -1))
     slope = (gradient * direction).flatten(1).sum(1)
     torch.testing.assert_close(slope, (ahead - behind) / 2e-3, rtol=0.05, atol=1.0)
+
+
+def test_the_old_name_of_the_prior_says_the_new_one():
+    with pytest.warns(DeprecationWarning, match="is now aipo.deepinv.ExplicitPrior") as said:
+        from aipo.deepinv import FlowPrior
+    assert FlowPrior is ExplicitPrior and said[0].filename == __file__
+    with pytest.raises(ImportError, match="Nothing"):
+        from aipo.deepinv import Nothing  # noqa: F401
 
 
 def test_counts_that_are_not_normalised_give_the_same_likelihood():

@@ -97,8 +97,8 @@ class Reconstructor(dinv.models.Reconstructor):
         return torch.cat([each.image for each in found])
 
 
-class FlowPrior(dinv.optim.Prior):
-    """R(x) = −log p(x), nats per image, for deepinv's algorithms.
+class ExplicitPrior(dinv.optim.Prior):
+    """R(x) = −log p(x), nats per image, for deepinv's algorithms, which call a prior explicit if it knows R.
 
     Args:
         prior: a prior of aipo, such as `aipo.load_prior("photos")`.
