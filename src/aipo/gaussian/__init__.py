@@ -7,7 +7,8 @@ and the solver its metric. Each one offers the mean, a factor F with Σ = F Fᵀ
 - `StationaryGaussian` for any size: Σ = S, diagonal in the Fourier domain of three decorrelated colours;
 - `LowRankStationary` for pictures of one size with texture: Σ = W Wᵀ + S.
 
-With x ~ N(μ, Σ), y = A x + e and α = λσ², the minimiser of ‖y − A x‖²/2 + α/2 ‖x − μ‖²_{Σ⁻¹} is
+With x ~ N(μ, Σ), y = A x + e, white noise e of standard deviation σ, and α = λσ², the minimiser of
+‖y − A x‖²/2 + α/2 ‖x − μ‖²_{Σ⁻¹}, which is σ² (D + λR) but for a constant, is
 
     x = μ + (AᵀA + αΣ⁻¹)⁻¹ Aᵀ (y − A μ)
 

@@ -44,9 +44,13 @@ class Posterior(ABC):
         return getattr(self.surrogate, "mean", torch.empty(0)).device
 
     def mode(self, y: Measurements, alpha: PerImage) -> Images:
-        """The minimiser above, (B, C, H, W), computed in float64.
+        """The minimiser of ‖y − A x‖²/2 + α/2 ‖x − μ‖²_{Σ⁻¹}, (B, C, H, W), computed in float64.
 
-        Where iterations end before it is solved, `residuals` tells, and one warning is logged.
+        If iterations end before it is found, `residuals` tells how far they got, and one warning is logged.
+
+        Args:
+            y: (B, ...) as the operator measures.
+            alpha: α = λσ², (B,).
         """
         exact = y.double()
         mean = self.surrogate.mean_like(exact).expand(len(y), *self.operator.shape)
@@ -55,18 +59,27 @@ class Posterior(ABC):
         return (mean + rest).to(y.dtype)
 
     def sample(self, y: Measurements, alpha: PerImage, sigma: PerImage, white: Noise) -> Images:
-        """A draw from the density ∝ exp(−F) with F = D + λR of this Gaussian, α = λσ²."""
+        """A draw from the density ∝ exp(−F) with F = D + λR of this Gaussian, (B, C, H, W).
+
+        Args:
+            y: (B, ...) as the operator measures.
+            alpha: α = λσ², (B,).
+            sigma: σ, the noise's standard deviation, (B,).
+            white: makes white noise like a tensor.
+        """
         deviation = self._deviation(y, alpha, white).to(y.dtype)
         return self.mode(y, alpha) + expand(sigma, deviation) * deviation
 
     def noise(self, like: Images, alpha: PerImage, white: Noise) -> Images:
-        """A draw of N(0, metric), like a batch of pictures."""
+        """A draw of N(0, metric), like a batch of pictures (B, C, H, W)."""
         return self._deviation(like, alpha, white).to(like.dtype)
 
     def _deviation(self, like: Tensor, alpha: PerImage, white: Noise) -> Images:
         """A draw of N(0, (AᵀA + αΣ⁻¹)⁻¹), in float64.
 
-        Perturb, then solve: a draw of N(0, Σ) less what its own measurement with noise says of it.
+        It is a draw of N(0, Σ), less what a noisy measurement of that draw says of it, over √α.
+
+        Source: Hoffman & Ribak 1991, Constrained realizations of Gaussian fields: a simple algorithm.
         """
         alpha = alpha.double()
         drawn = _drawn(self.surrogate, like, self.operator.shape, white)
@@ -94,7 +107,7 @@ class Posterior(ABC):
 
     @abstractmethod
     def metric(self, v: Images, alpha: PerImage) -> Images:
-        """A symmetric positive approximation of (AᵀA + αΣ⁻¹)⁻¹ v, linear in v."""
+        """A symmetric positive approximation of (AᵀA + αΣ⁻¹)⁻¹ v, linear in v, (B, C, H, W)."""
 
 
 def unsolved(residuals: Mapping[str, float]) -> list[str]:
@@ -114,7 +127,10 @@ def _drawn(surrogate: Surrogate, like: Tensor, shape: tuple[int, int, int], whit
 
 
 def wiener_noise(surrogate: Filtering, like: Images, noise: PerImage, white: Noise) -> Images:
-    """A draw of N(0, Σ(Σ + noise)⁻¹): of N(0, Σ), less what its noisy picture says of it."""
+    """A draw of N(0, Σ(Σ + noise)⁻¹), like a batch of pictures; `noise` is a variance, (B,).
+
+    It is a draw of N(0, Σ), less what that draw with noise says of it, over the noise's standard deviation.
+    """
     deviation = expand(noise.to(like).sqrt(), like)
     drawn = surrogate.factor(white(surrogate.coordinates(like)))
     return (drawn - surrogate.wiener(drawn + deviation * white(like), noise)) / deviation

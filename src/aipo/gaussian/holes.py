@@ -18,8 +18,8 @@ class Hole(Woodbury):
 
         (AᵀA + αS⁻¹)⁻¹ = C⁻¹ + C⁻¹ Pᵀ N⁻¹ P C⁻¹,   N = P α(S + α)⁻¹ Pᵀ,
 
-    with N⁻¹ by a factor of N. Where every channel lost the same pixels N falls into one matrix for each of
-    those colours, of a third of the side, which together are a ninth of the work.
+    with N⁻¹ by a factor of N. Where every channel lost the same pixels, N falls into one matrix for each of
+    those colours. With three colours each has a third of the side, and all together are a ninth of the work.
 
     Args:
         missing: which entries are not measured, boolean (C, H, W).
@@ -87,7 +87,7 @@ def lost_alike(missing: Tensor) -> bool:
 def _solved(factor: Tensor, right: Tensor) -> Tensor:
     """The systems of each colour, (K, m, m), for several images, (B, K, m).
 
-    BLOCK images at a time, zeros among them: a solve rounds otherwise for another number of images.
+    BLOCK images at a time, filled up with zeros, because a solve rounds differently for another number.
     """
     blocks = right.new_zeros(-(-len(right) // BLOCK) * BLOCK, *right.shape[1:])
     blocks[: len(right)] = right

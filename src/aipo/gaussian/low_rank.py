@@ -136,9 +136,10 @@ class LowRankGaussian(Components):
 
     @classmethod
     def fit(cls, images: Images, rank: int) -> "LowRankGaussian":
-        """Principal components of the images (N > rank); the rest of each pixel's variance is independent.
+        """Principal components of images (N, C, H, W), N > rank.
 
-        The loadings are rounded to half precision, in which a prior stores them.
+        The rest of each pixel's variance is independent. The loadings are rounded to half precision, in which
+        a prior stores them.
         """
         flat = images.flatten(1).double()
         mean = flat.mean(0)

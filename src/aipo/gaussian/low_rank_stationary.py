@@ -39,12 +39,12 @@ class LowRankStationary(Components):
 
     @classmethod
     def fit(cls, images: Images, rank: int) -> "LowRankStationary":
-        """Principal components of the images (N > rank), and the average spectrum of what they leave."""
+        """Principal components of images (N, C, H, W), N > rank; the average spectrum of what they leave."""
         return cls.around(LowRankGaussian.fit(images, rank), images)
 
     @classmethod
     def around(cls, principal: LowRankGaussian, images: Images) -> "LowRankStationary":
-        """The principal components of the images at hand, and the average spectrum of what they leave."""
+        """Principal components that are known, and the average spectrum of what they leave of the images."""
         mean = images.double().mean(0)
         directions = torch.linalg.qr(principal.loadings.double())[0]
         flat = (images.double() - mean).flatten(1)

@@ -38,7 +38,10 @@ class StationaryGaussian(nn.Module):
 
     @classmethod
     def fit(cls, crops: Images) -> "StationaryGaussian":
-        """Average power spectrum of crops (N, C, G, K), tapered by a Hann window."""
+        """Average power spectrum of crops (N, C, G, K), tapered by a Hann window.
+
+        Source: Welch 1967, The use of fast Fourier transform for the estimation of power spectra.
+        """
         crops = crops.double()
         mean = crops.mean((0, 2, 3))
         centred = crops - mean[:, None, None]

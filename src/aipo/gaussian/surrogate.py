@@ -41,7 +41,10 @@ class Surrogate(Protocol):
 
 @runtime_checkable
 class Filtering(Surrogate, Protocol):
-    """One that knows what a noisy picture says of the picture."""
+    """One that knows what a noisy picture says of the picture.
+
+    `noise` is the variance of white noise here and below, (B,).
+    """
 
     def covariance(self, v: Images) -> Images:
         """Σ v."""

@@ -20,13 +20,13 @@ from aipo.posterior.langevin import Draw, LangevinOptions, langevin
 from aipo.priors import Prior
 from aipo.priors.checks import check_inputs
 
-# How far off the start a chain begins, of what the metric would have: a flow's posterior is about half as
-# wide as its surrogate's. From the mode itself F takes hundreds of steps to rise to what it is of draws, and
-# what is measured poorly keeps the mode's size (dev/LOG.md).
+# A chain begins so many draws of N(0, metric) away from the start, because a flow's posterior is about half
+# as wide as its surrogate's. If it began at the mode itself, F would rise for hundreds of steps, and what is
+# measured poorly would keep the mode's size (dev/LOG.md).
 BEGUN = 0.5
 
-# How often the surrogate's solution under the likelihood itself is solved for, each time with the metric of
-# the solution before: the first metric is of a picture in which dark values are several times too bright.
+# The surrogate's solution under the likelihood itself is found so many times, each time with the metric of
+# the solution before: the first metric is that of a picture whose dark values are several times too bright.
 SOLVES = 2
 
 # R̂ up to which chains agree.
@@ -38,14 +38,14 @@ class Samples:
     """What chains of each image found of the density ∝ exp(−D − λR).
 
     Attributes:
-        mean: (B, C, H, W), over all chains; at λ = 1 the posterior mean, of all estimates that with the least
-            expected squared error if the prior is true.
+        mean: (B, C, H, W), of all draws of all chains. At λ = 1 it is the posterior mean. If the prior is
+            true, no other estimate has a smaller expected squared error.
         std: the standard deviation of every value, like `mean`.
         images: some of the pictures drawn, evenly spread over the chains, (count, B, C, H, W).
         objectives: F along the chains, nats, (steps, chains, B); it should fluctuate, not rise or fall.
         evaluations: of the prior, spent on each image by all of its chains.
-        rhat: R̂ of split chains that 95 % of an image's values stay below, 1 or a little more where the chains
-            agree, (B,). See `aipo.posterior.convergence` for formulas and sources.
+        rhat: the split R̂ that 95 % of an image's values do not exceed, (B,); 1, or a little more, where the
+            chains agree. See `aipo.posterior.convergence` for formulas and sources.
         effective: how many independent draws would tell an image's posterior mean as well: their expected
             squared error, summed over its values, would be that of `mean`, (B,).
     """
@@ -59,9 +59,9 @@ class Samples:
     effective: PerImage
 
     def interval(self, coverage: float = 0.9) -> tuple[Images, Images]:
-        """Lower and upper end of an interval that holds each true value with that probability.
+        """Lower and upper end of an interval that holds each true value with that probability, like `mean`.
 
-        Of a normal distribution with `mean` and `std`: a chain of a few hundred steps knows no quantiles.
+        They are those of a normal distribution, because a chain of a few hundred steps knows no quantiles.
 
         Raises:
             InputError: a coverage outside (0, 1).
@@ -106,10 +106,10 @@ def sample(
     """Draw from the posterior of every image of a batch.
 
     Args:
-        likelihood: D.
+        likelihood: D, of B measurements.
         prior: R; its `surrogate`, where it has one, gives start and metric.
-        count: pictures to keep of each image's chains.
-        weight: λ; 1 is the posterior.
+        count: how many pictures to keep of each image's chains.
+        weight: λ, positive; 1 is the posterior.
         options: how many chains each image has, and how they are run.
         start: (B, C, H, W) near which the chains begin; by default the surrogate's own picture.
         watch: called with every draw, for progress bars.
@@ -191,8 +191,8 @@ def _begun(problem: Problem, start: Images, weights: PerImage, whites: list[Whit
 def sampling_problem(likelihood: Likelihood, prior: Prior) -> Problem:
     """D + λR with a metric as wide as the surrogate's posterior, and narrower where single values are surer.
 
-    There a chain begins at the surrogate's solution under the likelihood itself, and from that solution the
-    metric knows how sure each value is. A path is better off without either (dev/LOG.md).
+    If single values may be surer, chains begin at the surrogate's solution under the likelihood itself, which
+    also tells how sure each value is. A path is better off without either (dev/LOG.md).
     """
     surrogate = getattr(prior, "surrogate", None)
     if surrogate is None:

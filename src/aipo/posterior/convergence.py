@@ -7,11 +7,12 @@ For one value, with M half-chains of n draws, half j having mean m_j and varianc
 
     R̂ = √((n − 1)/n + Var(m_j) / W),   W = Σ s_j² / M.
 
-It is 1 where the halves agree, and it grows where a chain drifts, so that its halves differ, or where chains
-have not met. The mean of all draws has the expected squared error Var(m_j)/M, and that of K independent draws
-would have S²/K, S² being the variance of all draws. So over the values of an image
+It is 1 where the halves agree. It grows where a chain drifts, because its halves differ, and where chains
+have not met. The mean of all draws has the expected squared error Var(m_j)/M. The mean of K independent draws
+would have S²/K, where S² is the variance of all draws. The effective sample size is the K for which both are
+equal when summed over the values of an image,
 
-    effective sample size = M Σ S² / Σ Var(m_j).
+    K = M Σ S² / Σ Var(m_j).
 
 Source: Gelman & Rubin 1992, Inference from iterative simulation using multiple sequences; Vehtari, Gelman,
 Simpson, Carpenter & Bürkner 2021, Rank-normalization, folding, and localization: an improved R̂, for split

@@ -3,8 +3,8 @@
 At λ = 1 that density is the posterior p(x | y). A step is half a kick by −M∇F, half a drift, friction and
 fresh noise of the metric, half a drift, half a kick (BAOAB). Where F is quadratic with inverse Hessian M the
 draws have its covariance exactly, whatever the step. Where F is stiffer in some directions than the metric
-says the step widens the draws there, so it is made as long as its energy error allows. There is no
-Metropolis step: in ten thousand dimensions it would accept only steps ten times as short.
+says, a step widens the draws there; it is therefore made only as long as its energy error allows. There is no
+Metropolis step, because in ten thousand dimensions it would accept only steps ten times as short.
 
 Source: Leimkuhler & Matthews 2013, Rational construction of stochastic numerical methods for molecular
 sampling; the energy error per dimension that sets the step: Robnik & Seljak 2024, Fluctuation without
@@ -22,8 +22,8 @@ from aipo.basics.arrays import PerImage, White, dot, expand
 from aipo.basics.errors import InputError
 from aipo.path.problem import PLAIN, Problem
 
-# Squared energy error of a step, per dimension, that the burn-in aims at; beyond the second number the step
-# is not taken.
+# The burn-in aims at the first squared energy error of a step, per dimension, nats². A step whose error is
+# beyond the second is not taken.
 ERROR, LARGEST_ERROR = 4e-3, 9.0
 
 
