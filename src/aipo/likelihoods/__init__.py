@@ -1,4 +1,4 @@
-"""Data energies D(x) = −log p(y | x), in nats per image with every constant."""
+"""Data energies D(x) = −log p(y | x), in nats per image with every constant: a class for each noise."""
 
 from aipo.likelihoods.intervals import Clipped, OneBit, Quantised
 from aipo.likelihoods.learnt import FlowNoise

@@ -1,4 +1,4 @@
-"""What no likelihood can be made of, each named in one sentence with what to give instead."""
+"""Measurements that are refused; one sentence says what is wrong and what to give instead."""
 
 from itertools import permutations
 from math import prod
@@ -13,8 +13,12 @@ from aipo.operators import Operator
 def check_measurements(operator: Operator, y: Measurements) -> None:
     """Refuse measurements that this operator cannot have made.
 
+    Args:
+        operator: what measured.
+        y: expected as finite floating-point numbers (B, *operator.measurement_shape), B ≥ 1.
+
     Raises:
-        InputError: y is no tensor, of another shape, empty, not of floating-point numbers, or not finite.
+        InputError: y is not such a tensor.
     """
     check_tensor("y", y)
     shape, wanted = tuple(y.shape), tuple(operator.measurement_shape)
@@ -35,7 +39,7 @@ def check_measurements(operator: Operator, y: Measurements) -> None:
 
 
 def _remedy(shape: tuple[int, ...], operator: Operator) -> str:
-    """How y becomes a measurement of the operator, where its shape tells."""
+    """What to do with y, judged by its shape, so that it becomes a measurement of the operator."""
     wanted, picture = tuple(operator.measurement_shape), tuple(operator.shape)
     batch, one = ("y", shape[1:]) if len(shape) == len(wanted) + 1 else ("y[None]", shape)
     if one == wanted:
@@ -53,7 +57,8 @@ def _remedy(shape: tuple[int, ...], operator: Operator) -> str:
 
 
 def _order(one: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The order of axes that makes one shape the other; first of all channels that come last."""
+    """The order of axes that turns one shape into the other; None if there is none."""
     axes = range(len(one))
+    # Channels that come last are the most likely mistake, so this order is tried first.
     orders = [(*axes[-1:], *axes[:-1]), *permutations(axes)]
     return next((order for order in orders if tuple(one[axis] for axis in order) == wanted), None)

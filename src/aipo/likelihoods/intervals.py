@@ -1,7 +1,7 @@
 """Instruments that tell only in which interval a noisy value lies: quantised, saturated, one bit.
 
-With Gaussian noise the probability of an interval [a, b] given u is Φ((b − u)/σ) − Φ((a − u)/σ); its negative
-logarithm is convex in u.
+If the noise is Gaussian, an interval [a, b] has the probability Φ((b − u)/σ) − Φ((a − u)/σ) given u. Its
+negative logarithm is convex in u.
 """
 
 import math
@@ -17,15 +17,16 @@ from aipo.operators import Operator
 
 
 class Quantised(Pointwise):
-    """y = round((u + e)/step)·step with e ~ N(0, σ²): e(u, y) = −log P(y − step/2 < u + e < y + step/2).
+    """y = round((u + n)/step)·step with n ~ N(0, σ²): e = −log P(y − step/2 < u + n < y + step/2).
 
     Args:
+        operator: A.
         y: multiples of the step.
-        step: width of a level, positive; one number or one per image.
-        sigma: σ > 0 before quantisation.
+        step: width of a level in units of y, positive; one number or one per image.
+        sigma: σ > 0 of the noise before quantisation, in units of y; one number or one per image.
 
     Raises:
-        InputError: y that are no multiples of the step.
+        InputError: see `Likelihood`; or y is not a multiple of the step, or step or σ is not positive.
 
     Source: Zymnis, Boyd & Candès 2010, Compressed sensing with quantized measurements.
     """
@@ -47,7 +48,7 @@ class Quantised(Pointwise):
         return -log_interval((self.y - half - u) / sigma, (self.y + half - u) / sigma)
 
     def mean_and_variance(self, u: Measurements) -> tuple[Measurements, Measurements]:
-        """Of a step that is not much wider than the noise (Sheppard's correction)."""
+        """u and σ² + step²/12, if the step is not much wider than the noise (Sheppard's correction)."""
         return u, expand(self.sigma**2 + self.step**2 / 12, u).expand_as(u)
 
     def draw(self, u: Measurements, generator: torch.Generator | None) -> Measurements:
@@ -57,17 +58,18 @@ class Quantised(Pointwise):
 
 
 class Clipped(Pointwise):
-    """y = clip(u + e, low, high) with e ~ N(0, σ²), as of a sensor that saturates.
+    """y = clip(u + n, low, high) with n ~ N(0, σ²), as of a sensor that saturates.
 
-    Inside, the density of a Gaussian; at the ends −log P(u + e < low) or −log P(u + e > high).
+    Inside the range e is that of a Gaussian. At its ends e = −log P(u + n < low) or −log P(u + n > high).
 
     Args:
-        y: in [low, high]; what equals an end is taken to be clipped.
-        low, high: range of the sensor.
-        sigma: σ > 0 before clipping, one number or one per image.
+        operator: A.
+        y: in [low, high]; a value that equals an end counts as clipped.
+        low, high: range of the sensor, in units of y.
+        sigma: σ > 0 of the noise before clipping, in units of y; one number or one per image.
 
     Raises:
-        InputError: an empty range, or y outside it.
+        InputError: see `Likelihood`; or the range is empty, y lies outside it, or σ is not positive.
 
     Source: Tobin 1958.
     """
@@ -93,13 +95,13 @@ class Clipped(Pointwise):
         return torch.where(self.y <= self.low, below, torch.where(self.y >= self.high, above, inside))
 
     def mean_and_variance(self, u: Measurements) -> tuple[Measurements, Measurements]:
-        """Of a normal variable whose ends are drawn together, exactly."""
+        """Exact: of a normal variable whose values outside the range are moved to its ends."""
         sigma = expand(self.sigma, u)
         a, b = (self.low - u) / sigma, (self.high - u) / sigma
         below, above = torch.special.ndtr(a), torch.special.ndtr(-b)
         inside = 1 - below - above
         at_a, at_b = _density(a), _density(b)
-        # Moments about u, in units of σ: the ends count with their own place.
+        # Moments about u, in units of σ; each end counts with its probability.
         first = a * below + b * above + at_a - at_b
         second = a**2 * below + b**2 * above + inside + a * at_a - b * at_b
         return u + sigma * first, sigma**2 * (second - first**2).clamp_min(1e-6)
@@ -113,19 +115,22 @@ class Clipped(Pointwise):
 
 
 class OneBit(Pointwise):
-    """y = sign(u + e − threshold) with e ~ N(0, σ²): e(u, y) = −log Φ(y (u − threshold)/σ).
+    """y = sign(u + n − threshold) with n ~ N(0, σ²): e = −log Φ(y (u − threshold)/σ).
 
-    It has no minimiser in u: the surer the sign, the better.
+    e has no minimum in u: it falls the farther u lies on the measured side.
 
     Args:
+        operator: A.
         y: −1 or 1.
-        threshold: one number for all.
-        sigma: σ > 0; it is what tells the size of u.
+        threshold: one number for all, in units of u.
+        sigma: σ > 0 in units of u, one number or one per image. Signs alone do not tell how large u is; how
+            often noise turns them does.
 
     Raises:
-        InputError: other y.
+        InputError: see `Likelihood`; or y has other values, the threshold is not finite, or σ is not
+            positive.
 
-    Source: Boufounos & Baraniuk 2008; with noise the probit model.
+    Source: Boufounos & Baraniuk 2008, 1-bit compressive sensing; with noise this is the probit model.
     """
 
     shared = ("threshold",)
@@ -154,9 +159,9 @@ class OneBit(Pointwise):
         return torch.where(above, 1.0, -1.0).to(u)
 
     def nearest(self) -> tuple[Measurements, float | PerImage]:
-        """Mean and spread of u given its sign, where u is normal around the threshold.
+        """Mean and standard deviation of u + n given its sign, if u is normal around the threshold.
 
-        How widely is `_variance`, and the noise's.
+        The variance of u is `_variance`.
         """
         spread = (self._variance() + self.sigma**2).sqrt()
         mean = math.sqrt(2 / math.pi)
@@ -164,10 +169,10 @@ class OneBit(Pointwise):
         return nearest, math.sqrt(1 - mean**2) * spread
 
     def misfit(self, x: Images) -> PerImage:
-        """D(x) over what it is on average of values of that spread, each with its own sign.
+        """D(x), divided by its average over all values u of variance `_variance` and their noisy signs.
 
-        Pearson's statistic is all of one sure sign that is wrong; and the entropy of x itself, which grows as
-        x shrinks, tells nothing of x.
+        Pearson's statistic would depend on a single sure sign that is wrong. D divided by its average given x
+        itself would not do either, because that average grows as x shrinks.
         """
         z = torch.linspace(-8, 8, 1601, dtype=torch.float64)
         entropy = torch.special.entr(torch.special.ndtr(z)) + torch.special.entr(torch.special.ndtr(-z))
@@ -177,11 +182,12 @@ class OneBit(Pointwise):
         return self(x) / (self.operator.measurements * expected)
 
     def _variance(self) -> Tensor:
-        """Of u around the threshold. Nothing measured tells it.
+        """Mean square of u − threshold, which no measurement tells.
 
-        It is taken from pictures of random entries as spread as those of photographs are (standard deviation
-        ¼ around ½), of a small operator as many as are needed to tell.
+        It is taken from pictures whose random entries vary as those of photographs do, with a standard
+        deviation of ¼ around ½.
         """
+        # Of small pictures as many as are needed for a mean.
         count = max(1, 10_000 // math.prod(self.operator.shape))
         entries = torch.randn(count, *self.operator.shape, generator=torch.Generator().manual_seed(0))
         return ((self.operator((0.5 + 0.25 * entries).to(self.y)) - self.threshold) ** 2).mean()

@@ -1,4 +1,4 @@
-"""Noise whose density is learnt: D(x) = −log p_E(y − A x) with p_E a trained flow.
+"""Noise whose density is learnt: D(x) = −log p_E(y − A x), where p_E is a trained flow.
 
 Source: Whang, Lei & Dimakis 2021, Solving inverse problems with a flow-based noise model.
 """
@@ -26,21 +26,23 @@ class Density(Protocol):
         ...
 
     def sample(self, count: int, /) -> Tensor:
-        """Draws, (count, *measurement_shape)."""
+        """Samples, (count, *measurement_shape)."""
         ...
 
 
 class FlowNoise(Likelihood):
-    """y = A x + e with e ~ p_E: structured noise, of which samples were at hand to train p_E on.
+    """y = A x + e with e ~ p_E: structured noise, of which p_E was trained on samples.
 
-    Its minimiser puts the residual at a mode of p_E, which need not be near 0.
+    At the minimum of D the residual lies at a mode of p_E, which need not be near 0.
 
     Args:
-        density: of noise in the measurement's shape.
-        draws: its samples, (count, *measurement_shape), for mean and variance; drawn where not given.
+        operator, y: see `Likelihood`.
+        density: p_E, of noise in the measurement's shape.
+        draws: samples of p_E, (count, *measurement_shape), which tell its mean, variance and spectrum, and
+            which `simulate` uses. By default 256 are drawn.
 
     Raises:
-        InputError: a density whose samples have another shape than the measurements.
+        InputError: see `Likelihood`; or the samples have another shape than the measurements.
     """
 
     shared = ("density", "draws")
@@ -59,7 +61,7 @@ class FlowNoise(Likelihood):
         self._noise = _Noise(density, self.draws.to(y))
 
     def to(self, device: torch.device | str) -> Self:
-        """The same; where the density has weights, a copy of it follows."""
+        """The same on another device; if the density has weights, a copy of it moves there too."""
         other = super().to(device)
         density: Any = deepcopy(self.density) if other.y.device != self.y.device else self.density
         if hasattr(density, "to"):
@@ -71,7 +73,7 @@ class FlowNoise(Likelihood):
         return -self.density.log_prob(self.y - self.operator(x))
 
     def simulate(self, x: Images, generator: torch.Generator | None = None) -> Measurements:
-        """Noise from the density's stock of samples, chosen at random."""
+        """The noise of each measurement is one of `draws`, chosen at random."""
         clean = self.operator(x)
         chosen = torch.randint(len(self.draws), (len(clean),), generator=generator)
         return clean + self.draws[chosen.to(self.draws.device)].to(clean)
@@ -81,9 +83,9 @@ class FlowNoise(Likelihood):
         return mean, self._noise.variance.expand_as(mean)
 
     def misfit(self, x: Images) -> PerImage:
-        """1 + 2(D − H)/m with H the noise's entropy: of Gaussian noise again the mean square residual.
+        """1 + 2(D − H)/m, where H is the entropy of the noise; for Gaussian noise Pearson's statistic again.
 
-        What is unlikely of structured noise is its shape, of which variances know nothing.
+        What makes structured noise unlikely is its shape, about which variances know nothing.
         """
         return 1 + 2 * (self(x) - self._noise.entropy) / self.operator.measurements
 
@@ -91,7 +93,7 @@ class FlowNoise(Likelihood):
         return self.y - self._noise.mean, float(self._noise.variance.mean()) ** 0.5
 
     def gaussian(self) -> Gaussian:
-        """On pictures, noise with the average spectrum of its samples."""
+        """If A is a filter, coloured noise that has the average spectrum of the samples, whitened."""
         if len(self.operator.measurement_shape) != 3:
             return super().gaussian()
         return Coloured(self.operator, self.nearest()[0], self._noise.spectrum).gaussian()
@@ -99,11 +101,11 @@ class FlowNoise(Likelihood):
 
 @dataclass(frozen=True, eq=False)
 class _Noise:
-    """What samples tell of the noise; the same for every part of a batch.
+    """What samples tell about the noise; the same for every part of a batch.
 
     Args:
         density: what the samples were drawn from.
-        draws: (count, *measurement_shape), where and as precise as the measurements are.
+        draws: samples, (count, *measurement_shape), with the device and dtype of the measurements.
     """
 
     density: Density
@@ -119,13 +121,13 @@ class _Noise:
 
     @cached_property
     def entropy(self) -> Tensor:
-        """What D is on average where the residual is noise, nats."""
+        """The average of −log p_E over the samples, nats: what D is on average at the true picture."""
         with torch.no_grad():
             return -self.density.log_prob(self.draws).mean()
 
     @cached_property
     def spectrum(self) -> Tensor:
-        """Average power at every frequency of whole pictures, (H, W)."""
+        """Average power at every frequency, (H, W) in `torch.fft.fft2` order; the samples are pictures."""
         centred = (self.draws - self.mean).flatten(0, 1).double()
         power = torch.fft.fft2(centred, norm="ortho").abs().square().mean(0)
         return power.clamp_min(1e-4 * power.mean())

@@ -1,9 +1,10 @@
-"""What every data energy D(x) = −log p(y | x) is, and the Gaussian one: nats per image, with every constant.
+"""The base class of data energies D(x) = −log p(y | x), and the Gaussian one; nats per image, every constant.
 
-A user's own likelihood is a subclass with the four abstract methods. Parameters that each image has its own
-value of are tensors (B,) or (B, ...), named in `per_image`; others are named in `shared`; the constructor
-takes operator, y, then the shared ones, then those per image, in that order. Part of a batch is a copy with
-other `y` and `per_image`; what else depends on them is a `functools.cached_property`, found anew by the copy.
+To write your own, derive a class from `Likelihood` and define its four abstract methods. `per_image` names
+the parameters that have one value for each image; they are tensors (B,) or (B, ...). `shared` names all
+others. The constructor takes operator, y, the shared parameters and those per image, in this order. Part of a
+batch is a copy with other `y` and `per_image`. Whatever else you compute from these must be a
+`functools.cached_property`: the copy then computes it anew.
 """
 
 import copy
@@ -32,13 +33,14 @@ from aipo.operators import Composition, LinearOperator, Operator, simplest
 
 @dataclass(frozen=True)
 class Stein:
-    """What an unbiased estimate of the error of A x needs to know of a measurement's noise.
+    """What Stein's estimate of the error of A x needs to know about the noise.
 
     Attributes:
-        exact: whether the estimate is unbiased (SURE, Gaussian noise), or only to first order (PURE, counts).
-        y: measurements with mean A x, (B, ...).
-        probe: noise of the covariance that y's has, (B, ...).
-        trace: of that covariance, (B,).
+        exact: true if the estimate is unbiased (SURE, for Gaussian noise), false if it is unbiased only to
+            first order (PURE, for counts).
+        y: measurements whose mean is A x, (B, ...).
+        probe: a draw of noise with the same covariance as the noise of y, (B, ...).
+        trace: the trace of this covariance, (B,).
     """
 
     exact: bool
@@ -48,19 +50,20 @@ class Stein:
 
 
 class Likelihood(ABC):
-    """D of a batch of measurements of one instrument.
+    """The data energy D of a batch of measurements that one instrument made.
 
     Args:
-        operator: A, with m measured values.
-        y: measurements, (B, *operator.measurement_shape).
+        operator: A, or any differentiable f, with m measured values.
+        y: measurements, (B, *operator.measurement_shape), in the precision and on the device of the prior.
 
     Raises:
-        InputError: y is no tensor, of another shape, empty, not of floating-point numbers, or not finite.
+        InputError: y is not a tensor, has another shape, is empty, is not of floating-point numbers, or is
+            not finite.
     """
 
     shared: ClassVar[tuple[str, ...]] = ()
     per_image: ClassVar[tuple[str, ...]] = ()
-    # Whether `nearest` tells so little that a path's start is better solved for under the likelihood itself.
+    # Whether `nearest` says so little that a path finds its start better under the likelihood itself.
     rough: ClassVar[bool] = False
 
     def __init__(self, operator: Operator, y: Measurements):
@@ -73,53 +76,67 @@ class Likelihood(ABC):
 
     @abstractmethod
     def __call__(self, x: Images) -> PerImage:
-        """D(x), nats per image."""
+        """D(x) of pictures (B, C, H, W), nats per image, (B,)."""
 
     @abstractmethod
     def simulate(self, x: Images, generator: torch.Generator | None = None) -> Measurements:
-        """A measurement of x with fresh noise."""
+        """Measurements of pictures (B, C, H, W) with fresh noise, (B, *measurement_shape)."""
 
     @abstractmethod
     def moments(self, x: Images) -> tuple[Measurements, Measurements]:
-        """Mean and variance of every measured value, given x."""
+        """Mean and variance of every measured value given x, both (B, *measurement_shape)."""
 
     @abstractmethod
     def nearest(self) -> tuple[Measurements, float | PerImage]:
-        """Measurements, and the standard deviation of Gaussian noise, that say about the same of f(x)."""
+        """Measurements with Gaussian noise that say about the same about f(x).
+
+        Returns:
+            Measurements like y, and the standard deviation of their noise, one number or one per image (B,).
+        """
 
     @property
     def noise_level(self) -> PerImage:
-        """The standard deviation that `nearest` tells, (B,)."""
+        """The standard deviation of the noise that `nearest` gives, (B,)."""
         y, sigma = self.nearest()
         return positive("sigma", sigma, y)
 
     def precision(self, x: Images) -> Measurements:
-        """Information of each measured value about its own f(x): an inverse variance, like y."""
+        """What each measured value knows about its own value of f(x): an inverse variance, like y."""
         return expand(self.noise_level**-2, self.y).expand_as(self.y)
 
     def gaussian(self) -> "Gaussian":
-        """Gaussian noise of about this size on measurements of a linear operator.
+        """The Gaussian likelihood near this one, whose operator is linear.
 
-        It gives the path's closed-form start and the solver's metric, never the objective.
+        The path's closed-form start and the solver's metric are made from it. The objective never is.
         """
         y, sigma = self.nearest()
         return Gaussian(self.operator.linear, *self.operator.straighten(y, positive("sigma", sigma, y)))
 
     def misfit(self, x: Images) -> PerImage:
-        """Mean of (y − mean)²/variance over measured values: about 1 at the truth (Pearson 1900)."""
+        """Mean of (y − mean)²/variance over the measured values, (B,); about 1 at the true picture.
+
+        Source: Pearson 1900.
+        """
         mean, variance = self.moments(x)
         return ((self.y - mean) ** 2 / variance).flatten(1).mean(1)
 
     def stein(self, white: Measurements) -> Stein | None:
-        """For Stein's identity and its kin, the probe made of white noise; None where none holds."""
+        """What Stein's estimate needs; None if no such estimate is known for this noise.
+
+        Args:
+            white: noise of variance 1, like y, of which the probe is made.
+        """
         return None
 
     def simplest(self) -> "Likelihood":
-        """The same density, spelled as simply as possible, so that equal problems get equal answers."""
+        """The same density in its simplest spelling, so that equal problems get equal answers."""
         return self
 
     def rearranged(self) -> Self:
-        """The same measured values on the simplest operator that measures them; noise independent on each."""
+        """The same measured values on the simplest operator that measures them.
+
+        This is for noise that is independent between values, which then take their parameters with them.
+        """
         operator, moved = simplest(self.operator)
         if operator is self.operator:
             return self
@@ -129,11 +146,15 @@ class Likelihood(ABC):
         return other
 
     def select(self, indices: Tensor) -> Self:
-        """The likelihood of some images of the batch."""
+        """The likelihood of the images with these indices, (K,); an image may come more than once."""
         return self._with(self.y[indices], [getattr(self, name)[indices] for name in self.per_image])
 
     def append(self, y: Measurements) -> Self:
-        """The batch followed by other measurements (B, ...) of the same instrument and noise."""
+        """The batch, followed by as many other measurements, which have the same instrument and noise.
+
+        Raises:
+            InputError: the other measurements have another shape than y.
+        """
         if y.shape != self.y.shape:
             raise InputError(
                 f"the batch has shape {tuple(self.y.shape)}; append as many again, got {tuple(y.shape)}"
@@ -142,7 +163,7 @@ class Likelihood(ABC):
         return self._with(torch.cat((self.y, y)), twice)
 
     def to(self, device: torch.device | str) -> Self:
-        """The same measurements on another device, where the prior must be too; the operator follows them."""
+        """The same measurements on another device. The prior must be there too; the operator follows them."""
         other = self._with(self.y.to(device), [getattr(self, name).to(device) for name in self.per_image])
         for name in self.shared:
             value = getattr(self, name)
@@ -150,7 +171,9 @@ class Likelihood(ABC):
         return other
 
     def through(self, first: LinearOperator) -> Self:
-        """The same measurements, made of first(x): such as those of a grey picture, for a prior for colour.
+        """The same measurements, as a likelihood of x where first(x) was measured.
+
+        With `Grey` a prior for colour restores what was measured of a grey picture.
 
         Raises:
             InputError: first(x) has another shape than the pictures that were measured, or f is not linear.
@@ -179,15 +202,15 @@ class Likelihood(ABC):
 class Gaussian(Likelihood):
     """y = A x + e with independent N(0, σ²) noise on every measured value.
 
-    D(x) = ‖y − A x‖² / (2σ²) + m/2 · log(2πσ²); its minimiser of least norm is A⁺y.
+    D(x) = ‖y − A x‖² / (2σ²) + m/2 · log(2πσ²). If A is linear, A⁺y is the minimiser of least norm.
 
     Args:
-        operator: A, a linear operator with m measured values.
+        operator: A, with m measured values.
         y: measurements, (B, *operator.measurement_shape).
-        sigma: σ > 0 in units of the measurement; one number, or one per image (B,).
+        sigma: σ > 0 in units of the measurement; one number or one per image (B,).
 
     Raises:
-        InputError: y of another shape, not finite, or σ not positive.
+        InputError: see `Likelihood`; or σ is not positive and finite, or has another shape.
     """
 
     per_image = ("sigma",)
@@ -233,27 +256,37 @@ class Gaussian(Likelihood):
 def measure(
     operator: Operator, x: Images, sigma: float | Tensor, generator: torch.Generator | None = None
 ) -> Gaussian:
-    """Simulate y = A x + e and return its Gaussian likelihood."""
+    """Simulate y = A x + e with e ~ N(0, σ²) and return its Gaussian likelihood.
+
+    Args:
+        operator: A.
+        x: pictures, (B, C, H, W).
+        sigma: σ > 0 in units of the measurement; one number or one per image (B,).
+        generator: draws the noise on the CPU; by default PyTorch's own.
+
+    Raises:
+        InputError: x is not a tensor or does not fit the operator, or σ is not positive.
+    """
     check_tensor("x", x)
     clean = operator(x)
     return Gaussian(operator, add_noise(clean, positive("sigma", sigma, clean), generator), sigma)
 
 
 def add_noise(clean: Tensor, sigma: PerImage, generator: torch.Generator | None) -> Tensor:
-    """White Gaussian noise of one strength per image."""
+    """The same with white Gaussian noise, whose standard deviation is sigma, (B,)."""
     return clean + expand(sigma, clean) * standard_normal(clean, generator)
 
 
 def standard_normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """White noise of variance 1, shaped like a tensor."""
+    """White noise of variance 1 that has the shape, dtype and device of another tensor."""
     return torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)
 
 
 def positive(name: str, value: float | Tensor, like: Tensor) -> PerImage:
-    """A parameter as one number per image, (B,).
+    """A parameter as one number per image, (B,), like the measurements.
 
     Raises:
-        InputError: not positive and finite, or another shape.
+        InputError: it is not positive and finite, or has another shape.
     """
     values = as_per_image(value, like)
     if values.shape != (len(like),) or not bool(((values > 0) & torch.isfinite(values)).all()):
@@ -262,6 +295,6 @@ def positive(name: str, value: float | Tensor, like: Tensor) -> PerImage:
 
 
 def uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Numbers in (0, 1), shaped like a tensor, for noise by inversion."""
+    """Random float64 numbers in (0, 1), shaped like a tensor; a quantile function makes noise of them."""
     drawn = torch.rand(like.shape, generator=generator, dtype=torch.float64).to(like.device)
     return drawn.clamp(1e-300, 1 - 1e-16)

@@ -1,8 +1,8 @@
 """Noise that acts on every measured value by itself: counts and heavy tails.
 
-With u = A x, D(x) = Σ e(u_i, y_i) and e the negative log-density of one value, constants included. Where a
-density needs u > 0, e is continued below a small u₀ by the parabola that touches it there: a path may pass
-through such pictures, and the energy rises towards them.
+With u = A x, D(x) = Σ e(u_i, y_i), where e is the negative log-density of one value with all constants. Some
+densities need u > 0. Below a small u₀ their e goes on as a parabola that touches it at u₀, so a path may pass
+through pictures with such values, and their energy rises the farther below u₀ they lie.
 """
 
 import math
@@ -18,19 +18,19 @@ from aipo.operators import Operator
 
 
 class Pointwise(Likelihood):
-    """A likelihood that is a sum over measured values."""
+    """A likelihood whose D is a sum over measured values. All maps below are like y, (B, ...)."""
 
     @abstractmethod
     def energies(self, u: Measurements) -> Measurements:
-        """e(u, y) for each measured value."""
+        """e(u, y) of each measured value, nats."""
 
     @abstractmethod
     def mean_and_variance(self, u: Measurements) -> tuple[Measurements, Measurements]:
-        """Of y, given u."""
+        """Mean and variance of each y given its u."""
 
     @abstractmethod
     def draw(self, u: Measurements, generator: torch.Generator | None) -> Measurements:
-        """A measurement with fresh noise."""
+        """Measurements y of u with fresh noise."""
 
     def __call__(self, x: Images) -> PerImage:
         return per_image_sum(self.energies(self.operator(x)))
@@ -45,7 +45,7 @@ class Pointwise(Likelihood):
         return self.mean_and_variance(self.operator(x))
 
     def precision(self, x: Images) -> Measurements:
-        """(dE[y]/du)²/Var[y], the information of a value that its mean carries.
+        """(dE[y]/du)²/Var[y]: the part of a value's information about u that its mean carries.
 
         Source: McCullagh & Nelder 1989, Generalized Linear Models, on quasi-likelihood.
         """
@@ -56,7 +56,7 @@ class Pointwise(Likelihood):
         return slope**2 / variance.detach()
 
     def nearest(self) -> tuple[Measurements, float | PerImage]:
-        """The same measurements, with the mean variance that they would have if they were exact."""
+        """The same measurements, with the variance that noise has at u = y, averaged over each image."""
         variance = self.mean_and_variance(self.y)[1]
         return self.y, variance.flatten(1).mean(1).sqrt()
 
@@ -64,15 +64,17 @@ class Pointwise(Likelihood):
 class Poisson(Pointwise):
     """Counts k of photons, y = k/gain, k ~ Poisson(gain·u + background).
 
-    e = r − k log r + log k!, r = gain·u + background, continued below r = ½.
+    e = r − k log r + log k! with r = gain·u + background, continued below r = ½.
 
     Args:
-        y: counts divided by the gain, never negative.
+        operator: A.
+        y: counts divided by the gain, 0 or more.
         gain: photons per unit of u, positive; one number or one per image.
-        background: counts without light, 0 or more.
+        background: expected counts without light, 0 or more; one number or one per image.
 
     Raises:
-        InputError: y with negative or fractional counts, gain not positive, background negative.
+        InputError: see `Likelihood`; or counts are negative or fractional, the gain is not positive, or the
+            background is negative.
     """
 
     per_image = ("gain", "background")
@@ -113,7 +115,7 @@ class Poisson(Pointwise):
         return rate / gain, rate / gain**2
 
     def precision(self, x: Images) -> Measurements:
-        """As where half a count is expected, below that."""
+        """The inverse variance; below half an expected count, that of half a count."""
         return self.mean_and_variance(self.operator(x))[1].reciprocal()
 
     def draw(self, u: Measurements, generator: torch.Generator | None) -> Measurements:
@@ -129,7 +131,7 @@ class Poisson(Pointwise):
         return u, variance.flatten(1).mean(1).sqrt()
 
     def stein(self, white: Measurements) -> Stein:
-        """To first order in 1/gain; the variance k/gain² of every value is without bias.
+        """Unbiased to first order in 1/gain; k/gain² is an unbiased estimate of a value's variance.
 
         Source: Luisier, Vonesch, Blu & Unser 2010, Fast interscale wavelet denoising of Poisson-corrupted
         images (PURE).
@@ -148,10 +150,15 @@ class PoissonGaussian(Pointwise):
     e = (y − u)²/(2v) + ½ log 2πv with v = max(u, 0)/gain + σ².
 
     Args:
-        gain: photons per unit of u, positive.
-        sigma: standard deviation of the read-out noise, positive.
+        operator, y: see `Likelihood`.
+        gain: photons per unit of u, positive; one number or one per image.
+        sigma: σ > 0 of the read-out noise in units of y; one number or one per image.
 
-    Source: Foi, Trimeche, Katkovnik & Egiazarian 2008.
+    Raises:
+        InputError: see `Likelihood`; or gain or σ is not positive.
+
+    Source: Foi, Trimeche, Katkovnik & Egiazarian 2008, Practical Poissonian–Gaussian noise modeling and
+    fitting for single-image raw-data.
     """
 
     per_image = ("gain", "sigma")
@@ -172,7 +179,7 @@ class PoissonGaussian(Pointwise):
         return u + self.mean_and_variance(u)[1].sqrt() * normal
 
     def stein(self, white: Measurements) -> Stein:
-        """As of Poisson noise; where y is so negative that its variance would be, none is assumed.
+        """As for Poisson noise. If a y is so negative that its variance would be too, its probe is 0.
 
         Source: Le Montagner, Angelini & Olivo-Marin 2014, An unbiased risk estimator for image denoising in
         the presence of mixed Poisson–Gaussian noise.
@@ -183,7 +190,15 @@ class PoissonGaussian(Pointwise):
 
 
 class Scaled(Pointwise):
-    """Noise of one shape, u added, with a scale per image."""
+    """Noise that is added to u, with a distribution of fixed shape and one scale per image.
+
+    Args:
+        operator, y: see `Likelihood`.
+        scale: positive, in units of y; one number or one per image.
+
+    Raises:
+        InputError: see `Likelihood`; or the scale is not positive.
+    """
 
     per_image = ("scale",)
 
@@ -195,11 +210,12 @@ class Scaled(Pointwise):
 class Laplace(Scaled):
     """Heavy tails: y = u + e with e = |y − u|/b + log 2b.
 
-    Its energy has corners, so gradients near the minimum do not vanish; A⁺y minimises it where A has full row
-    rank.
+    The energy has corners, so its gradient does not vanish near the minimum. If A has full row rank, A⁺y
+    minimises D.
 
     Args:
-        scale: b > 0, one number or one per image; the standard deviation is √2·b.
+        operator, y: see `Likelihood`.
+        scale: b > 0; the standard deviation is √2·b.
     """
 
     def energies(self, u: Measurements) -> Measurements:
@@ -216,10 +232,13 @@ class Laplace(Scaled):
 
 
 class Logistic(Scaled):
-    """Tails between Gaussian and Laplace, without corners: e = r + 2 log(1 + exp(−r)) + log s, r = (y − u)/s.
+    """Tails between those of a Gaussian and of `Laplace`, and an energy without corners.
+
+    e = r + 2 log(1 + exp(−r)) + log s with r = (y − u)/s.
 
     Args:
-        scale: s > 0, one number or one per image; the standard deviation is π s/√3.
+        operator, y: see `Likelihood`.
+        scale: s > 0; the standard deviation is π s/√3.
     """
 
     def energies(self, u: Measurements) -> Measurements:
@@ -236,16 +255,17 @@ class Logistic(Scaled):
 
 
 class StudentT(Pointwise):
-    """Outliers: y = u + s·t with Student's t of ν degrees of freedom.
+    """Outliers: y = u + s·t, where t follows Student's distribution with ν degrees of freedom.
 
-    Not convex in u: a value far off pulls ever less.
+    e is not convex in u: the farther away a value is, the less it pulls.
 
     Args:
-        freedom: ν > 2, so that the noise has a variance.
-        scale: s > 0, one number or one per image.
+        operator, y: see `Likelihood`.
+        freedom: ν > 2, so that the noise has a variance; one number for all images.
+        scale: s > 0 in units of y, one number or one per image.
 
     Raises:
-        InputError: ν of 2 or less.
+        InputError: see `Likelihood`; or ν is 2 or less, or the scale is not positive.
     """
 
     shared = ("freedom",)

@@ -13,16 +13,17 @@ from aipo.operators import Operator
 
 
 class Gamma(Pointwise):
-    """Speckle: y = u·g with g ~ Gamma of shape L and mean 1 (an average of L looks).
+    """Speckle: y = u·g, where g follows a Gamma distribution of shape L and mean 1 (an average of L looks).
 
     e = L y/u + L log u − (L − 1) log y − L log L + log Γ(L), continued below u = 0.01.
 
     Args:
+        operator: A.
         y: positive.
         looks: L > 0, one number or one per image; the relative standard deviation is 1/√L.
 
     Raises:
-        InputError: y not positive.
+        InputError: see `Likelihood`; or y or L is not positive.
     """
 
     per_image = ("looks",)
@@ -48,7 +49,7 @@ class Gamma(Pointwise):
         return positive_u, positive_u**2 / expand(self.looks, u)
 
     def precision(self, x: Images) -> Measurements:
-        """As at u = 0.01, below that."""
+        """The inverse variance L/u²; below u = 0.01, that at 0.01."""
         return self.mean_and_variance(self.operator(x))[1].reciprocal()
 
     def draw(self, u: Measurements, generator: torch.Generator | None) -> Measurements:
@@ -56,12 +57,16 @@ class Gamma(Pointwise):
 
 
 class LogGamma(Pointwise):
-    """Speckle of logarithms: y = u + log g with g ~ Gamma of shape L and mean 1.
+    """The logarithm of speckle: y = u + log g, where g follows a Gamma distribution of shape L and mean 1.
 
-    e = L exp(y − u) − L (y − u) − L log L + log Γ(L). Convex in u; y minimises it.
+    e = L exp(y − u) − L (y − u) − L log L + log Γ(L). It is convex in u, and smallest at u = y.
 
     Args:
+        operator, y: see `Likelihood`.
         looks: L > 0, one number or one per image.
+
+    Raises:
+        InputError: see `Likelihood`; or L is not positive.
     """
 
     per_image = ("looks",)
@@ -83,16 +88,18 @@ class LogGamma(Pointwise):
 
 
 class Rician(Pointwise):
-    """The magnitude of a complex value u + σ(n₁ + i n₂), as of magnetic resonance: y > 0.
+    """The magnitude y = |u + σ(n₁ + i n₂)| of a complex value, as in magnetic resonance imaging.
 
-    e = (y² + u²)/(2σ²) − log I₀(y u/σ²) − log(y/σ²), smallest a little below u = y, and at 0 for y < √2 σ.
+    e = (y² + u²)/(2σ²) − log I₀(y u/σ²) − log(y/σ²). Its minimum lies a little below u = y; if y < √2 σ, it
+    lies at 0.
 
     Args:
+        operator: A.
         y: positive.
-        sigma: σ > 0 of the real and of the imaginary part, one number or one per image.
+        sigma: σ > 0 of the real part and of the imaginary part, in units of y; one number or one per image.
 
     Raises:
-        InputError: y not positive.
+        InputError: see `Likelihood`; or y or σ is not positive.
 
     Source: Rice 1944; Gudbjartsson & Patz 1995, The Rician distribution of noisy MRI data.
     """
@@ -112,7 +119,7 @@ class Rician(Pointwise):
         return squares - z.abs() - torch.log(torch.special.i0e(z)) - torch.log(self.y / variance)
 
     def mean_and_variance(self, u: Measurements) -> tuple[Measurements, Measurements]:
-        """σ √(π/2) L½(−u²/2σ²) with the Laguerre function L½, and u² + 2σ² less its square."""
+        """σ √(π/2) L½(−u²/2σ²), where L½ is a Laguerre function, and u² + 2σ² minus its square."""
         exact, sigma = u.double(), expand(self.sigma, u).double()
         t = exact**2 / (2 * sigma**2)
         laguerre = (1 + t) * torch.special.i0e(t / 2) + t * torch.special.i1e(t / 2)
@@ -125,12 +132,12 @@ class Rician(Pointwise):
         return torch.hypot(real, sigma * standard_normal(u, generator))
 
     def nearest(self) -> tuple[Measurements, float | PerImage]:
-        """What is left of y² without the noise's σ²."""
+        """√(y² − σ²), without most of the noise's bias; 0 if y < σ."""
         return (self.y**2 - expand(self.sigma**2, self.y)).clamp_min(0).sqrt(), self.sigma
 
 
 def _speckle(looks: Tensor, like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Gamma variables of shape L and mean 1, shaped like a tensor, by inversion; float64, on the CPU."""
+    """Gamma variables of shape L and mean 1, shaped like a tensor, by quantiles; float64, on the CPU."""
     from scipy.special import gammaincinv  # slow to load, and nothing but simulation needs it
 
     own = looks.expand_as(like).double().cpu().numpy()

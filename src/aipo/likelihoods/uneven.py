@@ -1,4 +1,4 @@
-"""Gaussian noise of another strength at every measured value, or coloured."""
+"""Gaussian noise that is not the same everywhere: of a different strength at each value, or coloured."""
 
 import math
 
@@ -15,13 +15,14 @@ from aipo.operators.operator import image_shape
 class Heteroscedastic(Likelihood):
     """y = A x + e with independent N(0, σ_i²) noise, σ_i known for every measured value.
 
-    D(x) = Σ (y_i − (A x)_i)² / (2σ_i²) + ½ Σ log(2πσ_i²); A⁺y minimises it where A has full row rank.
+    D(x) = Σ (y_i − (A x)_i)² / (2σ_i²) + ½ Σ log(2πσ_i²). If A has full row rank, A⁺y minimises it.
 
     Args:
-        sigma: σ_i > 0, (B, *operator.measurement_shape) or (*operator.measurement_shape).
+        operator, y: see `Likelihood`.
+        sigma: σ_i > 0 in units of y, (B, *operator.measurement_shape) or (*operator.measurement_shape).
 
     Raises:
-        InputError: σ of another shape, or not positive.
+        InputError: see `Likelihood`; or σ has another shape, or is not positive and finite.
     """
 
     per_image = ("sigma",)
@@ -49,14 +50,14 @@ class Heteroscedastic(Likelihood):
         return self.operator(x), self.sigma**2
 
     def nearest(self) -> tuple[Measurements, float | PerImage]:
-        """σ whose precision is the average one."""
+        """The same measurements, with the σ whose precision 1/σ² is the average one of each image."""
         return self.y, (self.sigma**-2).flatten(1).mean(1) ** -0.5
 
     def precision(self, x: Images) -> Measurements:
         return self.sigma**-2
 
     def simplest(self) -> Likelihood:
-        """One σ for all values of an image is plain Gaussian noise."""
+        """If all values of an image have one σ, plain Gaussian noise."""
         first = self.sigma.flatten(1)[:, 0]
         if bool((self.sigma == expand(first, self.sigma)).all()):
             return Gaussian(self.operator, self.y, first).simplest()
@@ -69,15 +70,18 @@ class Heteroscedastic(Likelihood):
 class Coloured(Likelihood):
     """y = A x + e with stationary, periodic Gaussian noise of a known power spectrum, on measured pictures.
 
-    With e = F⁻¹(√S · F n), n white of variance 1 and F the orthonormal Fourier transform over the last two
-    axes, D(x) = ½ Σ |F(y − A x)|²/S + ½ Σ log(2πS); A⁺y minimises it where A has full row rank.
+    e = F⁻¹(√S · F n), where n is white noise of variance 1 and F is the orthonormal Fourier transform over
+    the last two axes. D(x) = ½ Σ |F(y − A x)|²/S + ½ Σ log(2πS). If A has full row rank, A⁺y minimises it.
 
     Args:
-        operator: whose measurement has two spatial axes last.
-        spectrum: S > 0, variance at each frequency in `torch.fft.fft2` order, (H, W), S(−k) = S(k).
+        operator: A; the last two axes of its measurement are those of a picture.
+        y: see `Likelihood`.
+        spectrum: S > 0, the variance of the noise at each frequency, in units of y². (H, W) in
+            `torch.fft.fft2` order, with S(−k) = S(k).
 
     Raises:
-        InputError: a spectrum of another shape, not positive, or not symmetric.
+        InputError: see `Likelihood`; or the spectrum has another shape, is not positive and finite, or is not
+            symmetric.
     """
 
     shared = ("spectrum",)
@@ -112,7 +116,7 @@ class Coloured(Likelihood):
         return mean, self.spectrum.mean().to(mean).expand_as(mean)
 
     def misfit(self, x: Images) -> PerImage:
-        """The same, of the whitened residual."""
+        """Mean square of the whitened residual, (B,)."""
         residual = torch.fft.fft2(self.operator(x) - self.y, norm="ortho")
         return ((residual.real**2 + residual.imag**2) / self.spectrum.to(self.y)).flatten(1).mean(1)
 
@@ -120,7 +124,7 @@ class Coloured(Likelihood):
         return self.y, float(self.spectrum.mean()) ** 0.5
 
     def simplest(self) -> Likelihood:
-        """Noise that is equally strong at all frequencies is plain Gaussian noise."""
+        """If all frequencies are equally strong, plain Gaussian noise."""
         if bool((self.spectrum == self.spectrum[0, 0]).all()):
             return Gaussian(self.operator, self.y, float(self.spectrum[0, 0]) ** 0.5).simplest()
         operator, moved = self.operator.unwrapped()
@@ -129,7 +133,7 @@ class Coloured(Likelihood):
         return Coloured(operator, moved(self.y), self.spectrum)
 
     def gaussian(self) -> Gaussian:
-        """Behind a filter, white noise behind one more filter, which is this noise exactly."""
+        """If A is a filter, white noise behind A and a whitening filter, which is the same density."""
         operator, shape = self.operator.linear, tuple(self.operator.measurement_shape)
         if self.operator.gram() is None or len(shape) != 3:
             return super().gaussian()
@@ -142,7 +146,7 @@ class Coloured(Likelihood):
         return Stein(True, self.y, self._colour(white), trace.expand(len(self)))
 
     def _colour(self, white: Tensor) -> Tensor:
-        """White noise with the spectrum."""
+        """White noise of variance 1 turned into noise with the spectrum."""
         frequencies = self.spectrum.to(white).sqrt() * torch.fft.fft2(white, norm="ortho")
         return torch.fft.ifft2(frequencies, norm="ortho").real
 
