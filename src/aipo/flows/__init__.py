@@ -1,4 +1,4 @@
-"""Normalizing flows: one file per family, image -> latent with exact log-determinant and back."""
+"""Normalizing flows: maps from images to latents and back, with exact log-determinants; a file per family."""
 
 from aipo.flows.flow import Flow, Precision, check_precision
 from aipo.flows.glow import Glow

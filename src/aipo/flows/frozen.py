@@ -1,14 +1,15 @@
 """The inference form of a flow's layers: constant weights, and derivatives written by hand.
 
-Every step offers four maps. A record is what the derivatives need of one evaluation; it is the same from
-either direction, so a derivative can do without a stored one by running the other direction again.
+Every step offers four functions:
 
     forward(h)  -> h', log |det ∂h'/∂h|, record
     inverse(h') -> h, log |det ∂h/∂h'|, record
-    pull(record, g', l)         -> g    cotangents of forward's results to that of its argument
+    pull(record, g', l)         -> g    from the cotangents of forward's results to that of its argument
     pull_inverse(record, g, l)  -> g'   the same for inverse
 
-Maps are (B, C, H, W) in channels_last, log-determinants and their cotangents (B,).
+Feature maps h and their cotangents g are (B, C, H, W) in channels_last; log-determinants and their cotangents
+l are (B,). A record is what the derivatives need to know about one evaluation. `forward` and `inverse` make
+the same record, so a derivative needs none that is stored: it can run the other direction again.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from aipo.basics.arrays import PerImage, expand
 
 Record = Any
 
-# Entries that PyTorch's vectorised SiLU takes at once; what is left over at the end rounds otherwise.
+# PyTorch's SiLU takes so many entries at once. It rounds what is left over at the end in another way.
 VECTOR = 64
 
 
@@ -35,7 +36,7 @@ class Step(Protocol):
 
 
 class Convolution:
-    """Stride 1, size kept, and its adjoint as a convolution with flipped weights.
+    """A convolution that keeps height and width; its adjoint is a convolution with flipped weights.
 
     Args:
         weight: (outputs, inputs, k, k), k odd.
@@ -57,20 +58,20 @@ class Convolution:
 def _convolve(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     side = weight.shape[-1] // 2
     if h.device.type == "cpu" and _mkldnn_takes(h.dtype):
-        # F.conv2d takes another kernel for small inputs, so a picture's energy would depend on its batch;
-        # this one is the same for all, and twice as fast for 1 × 1.
+        # F.conv2d takes another kernel for small inputs, so a picture's energy would depend on its batch.
+        # This one is the same for all, and twice as fast for 1 × 1.
         return torch.mkldnn_convolution(h, weight, bias, [side, side], [1, 1], [1, 1], 1)
     return F.conv2d(h, weight, bias, padding=side)
 
 
 def _mkldnn_takes(dtype: torch.dtype) -> bool:
-    if dtype == torch.bfloat16:  # only where the processor has the instructions
+    if dtype == torch.bfloat16:  # only if the processor has the instructions
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return dtype == torch.float32 and torch.backends.mkldnn.is_available()
 
 
 def _silu(function: Callable[..., Tensor], *maps: Tensor) -> Tensor:
-    """SiLU or its derivative, the same for an image whatever its batch."""
+    """SiLU or its derivative; what an image gets does not depend on its batch."""
     if len(maps[0]) == 1 or maps[0][0].numel() % VECTOR == 0:
         return function(*maps)
     return torch.cat([function(*images) for images in zip(*(h.split(1) for h in maps), strict=True)])
@@ -82,7 +83,7 @@ def _silu_backward(g: Tensor, before: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Network:
-    """Convolutions with SiLU between them, in the precision of their weights, and a map added at the end."""
+    """Convolutions with SiLU between them, in the precision of their weights; a map is added to the result."""
 
     convolutions: list[Convolution]
     position: Tensor | None = None
@@ -109,9 +110,11 @@ class Network:
 
 @dataclass(frozen=True)
 class Affine:
-    """b' = b · exp(s(a)) + t(a), with s in (−bound, bound); the network gives (s before its bound, t).
+    """b' = b · exp(s(a)) + t(a); both directions take a and b, and pulls give the cotangents of a and b.
 
-    Here maps have two arguments, and a pull returns (cotangent of a, cotangent of b).
+    Args:
+        network: a -> r and t, one after the other along the channels; s = bound · tanh(r / bound).
+        bound: largest |s|.
     """
 
     network: "Network | Checkerboard"
@@ -151,7 +154,7 @@ class Affine:
 
 @dataclass(frozen=True)
 class Squeeze:
-    """Each 2 × 2 block becomes four channels."""
+    """Each 2 × 2 block becomes four channels, (B, C, 2H, 2W) -> (B, 4C, H, W)."""
 
     def forward(self, h: Tensor) -> tuple[Tensor, PerImage, Record]:
         return unshuffle(h), h.new_zeros(len(h)), None
@@ -182,7 +185,7 @@ class Mix:
     Args:
         weight: W, (C, C), float64.
         bias: c, (C,), float64.
-        like: the dtype and device of the maps.
+        like: a tensor with the dtype and device of the feature maps.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, like: Tensor):
@@ -193,7 +196,7 @@ class Mix:
         self._logdet = torch.linalg.slogdet(weight).logabsdet.to(like)
 
     def then(self, other: "Mix") -> "Mix":
-        """This and then the other, as one."""
+        """One step that does this one and then the other."""
         (first, bias), (second, more) = self.exact, other.exact
         return Mix(second @ first, second @ bias + more, self.like)
 
@@ -219,7 +222,7 @@ def _pointwise(weight: Tensor, bias: Tensor, like: Tensor) -> Convolution:
 
 @dataclass(frozen=True)
 class ChannelCoupling:
-    """One half of the channels, changed given the other half."""
+    """One half of the channels changes, given the other half."""
 
     affine: Affine
     swap: bool
@@ -254,7 +257,10 @@ class ChannelCoupling:
 
 @dataclass(frozen=True)
 class Checkerboard:
-    """A network that sees the squares of one colour only, and answers on those of the other only."""
+    """A network that sees every other pixel, as on a checkerboard, and answers at the others.
+
+    It sees the pixels with an odd sum of row and column, or those with an even one.
+    """
 
     network: Network
     odd: bool
@@ -276,7 +282,7 @@ class Checkerboard:
 
 @dataclass(frozen=True)
 class CheckerboardCoupling:
-    """The squares of one colour, changed given those of the other."""
+    """Every other pixel changes, given the others; the network is a `Checkerboard`."""
 
     affine: Affine
 
@@ -297,7 +303,7 @@ class CheckerboardCoupling:
 
 @dataclass(frozen=True)
 class Standardise:
-    """h' = (h − mean) / std, entry by entry; both (1, C, H, W) or (1, C, 1, 1)."""
+    """h' = (h − mean) / std, entry by entry; mean and std are (1, C, H, W) or (1, C, 1, 1)."""
 
     mean: Tensor
     std: Tensor

@@ -8,10 +8,14 @@ class Glow(MultiScaleFlow):
     """Glow with `levels` scales of `steps` steps each.
 
     Args:
-        shape: (C, H, W), or (C, None, None) for pictures of any size (stationary base density).
-        levels: number of scales; sides must be divisible by 2^levels.
-        steps: steps of flow at each scale.
-        hidden: width of the coupling networks.
+        shape: (C, H, W), or (C, None, None) for pictures of any size; their base density is the same at every
+            place.
+        levels: number of scales; height and width must be divisible by 2^levels.
+        steps: number of steps (actnorm, convolution, coupling) at each scale.
+        hidden: channels inside the coupling networks.
+
+    Raises:
+        InputError: height or width is not divisible by 2^levels.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""CUDA graphs: what a GPU is to do, recorded once for a shape and then launched as one.
+"""CUDA graphs: the work of a GPU, recorded once for each shape and then launched as one.
 
-A flow is a thousand small operations and its derivative another thousand; a GPU is done with a batch of few
-pictures before the next operation of the host arrives.
+A flow is a thousand small operations, and its derivative is another thousand. With few pictures in a batch a
+GPU finishes each operation before the host can send the next one.
 """
 
 from collections import OrderedDict
@@ -16,21 +16,21 @@ from aipo.basics.arrays import PerImage
 from aipo.flows.inference import Direction, finish, single_precision
 
 WARM_UPS = 3  # libraries choose and prepare their kernels before anything is recorded
-# A graph keeps the memory that it was recorded in; together they keep at most this share of the GPU's.
+# A graph keeps the memory in which it was recorded. All graphs together keep at most this share of the GPU's.
 SHARE = 1 / 8
-# Shapes that come less often are not worth a recording, which takes as long as some ten evaluations.
+# A recording takes as long as about ten evaluations, so shapes that come less often than this get none.
 OFTEN = 10
 RECORDING = Lock()
 
 
 def capture(work: Callable[[], Any], after: Any = None) -> tuple[Any, Any]:
-    """The graph of this work, and what it gives: tensors that every replay writes anew.
+    """The graph of some work, and the tensors that the work returns; every replay writes them anew.
 
-    Threads record one after the other: what one prepares must not get into the recording of another.
+    Threads record one after the other, so that the work of one does not get into the recording of another.
 
     Args:
-        work: asks nothing of the host that depends on values, and reads tensors that stay where they are.
-        after: a graph whose memory it shares, being always replayed later than that one.
+        work: must do the same whatever the values are, and read tensors that stay in their place.
+        after: a graph whose memory the new one shares; the new one must always be replayed after it.
     """
     with RECORDING:
         return _record(work, after)
@@ -52,11 +52,11 @@ def _record(work: Callable[[], Any], after: Any) -> tuple[Any, Any]:
 
 
 class Evaluation:
-    """A walk and its derivative for arguments of one shape, recorded.
+    """One direction of a flow and its derivative, recorded for arguments of one shape.
 
     Args:
-        like: an argument.
-        direction: the walk and its derivative.
+        like: an argument, (B, C, H, W), on the GPU.
+        direction: what is recorded.
     """
 
     @torch.no_grad()
@@ -78,7 +78,7 @@ class Evaluation:
         self._pull, self._gradient = capture(pull, after=self._there)
 
     def evaluate(self, h: Tensor) -> tuple[Tensor, PerImage, int]:
-        """The walk's result and log-determinant, and which evaluation this was."""
+        """The result, its log-determinant (B,), and the number of this evaluation, for `pull`."""
         with self._lock:
             self._argument.copy_(h)
             self._there.replay()
@@ -87,7 +87,15 @@ class Evaluation:
             return result.clone(), logdet.clone(), self._turn
 
     def pull(self, turn: int, g: Tensor, logdet: PerImage) -> Tensor | None:
-        """Cotangents of what that evaluation gave to that of its argument; None if there was a later one."""
+        """The cotangent of an evaluation's argument, given those of its results.
+
+        Args:
+            turn: the number of the evaluation.
+            g, logdet: cotangents of its result and of its log-determinant.
+
+        Returns:
+            Like the argument; None if there was a later evaluation, whose records have replaced its own.
+        """
         with self._lock:
             if turn != self._turn:
                 return None
@@ -98,7 +106,7 @@ class Evaluation:
 
 
 class Evaluations:
-    """The recorded evaluations of one frozen flow, those of the shapes that were asked for last."""
+    """The recorded evaluations of one frozen flow; those that were used longest ago make room for others."""
 
     def __init__(self):
         self._asked: dict[Any, int] = {}
@@ -106,11 +114,16 @@ class Evaluations:
         self._lock = Lock()
 
     def of(self, h: Tensor, name: str, direction: Direction, size: float) -> Evaluation | None:
-        """That of arguments like h; None without a GPU, or where it is not worth its memory.
+        """The evaluation of arguments like h.
 
         Args:
-            name: of the direction.
+            h: an argument.
+            name: name of the direction.
+            direction: what is recorded, if it is not recorded yet.
             size: bytes that an evaluation keeps for its derivative.
+
+        Returns:
+            None without a GPU, or if the shape came too seldom or needs too much memory.
         """
         room = _room(h.device)
         if size > room:
@@ -129,7 +142,7 @@ class Evaluations:
 
 
 def _room(device: torch.device) -> float:
-    """Bytes that recorded evaluations may keep on a device."""
+    """Bytes that recorded evaluations may keep on a device; negative if none may be recorded."""
     if device.type != "cuda" or torch.cuda.is_current_stream_capturing():
         return -1
     return SHARE * torch.cuda.get_device_properties(device).total_memory

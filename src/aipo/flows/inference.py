@@ -1,4 +1,7 @@
-"""A frozen multi-scale flow and its derivative, for automatic differentiation to call as one operation."""
+"""A frozen multi-scale flow and its derivative, as one operation of automatic differentiation.
+
+"Cotangent" is the derivative of some number with respect to a tensor, and has the tensor's shape.
+"""
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -12,18 +15,24 @@ from torch.autograd.forward_ad import unpack_dual
 from aipo.basics.arrays import PerImage
 from aipo.flows.frozen import Affine, Record, Step, shuffle, unshuffle
 
-# Yields (log-determinant, record) of one step after the other; returns the last step's result.
+# Yields (log-determinant, record) of each step in turn, and returns the result of the last step.
 Walk = Generator[tuple[PerImage, Record], None, Tensor]
-# (cotangent of the result, cotangent of the log-determinant, records from the last step to the first)
+# (cotangent of the result, that of the log-determinant, records from the last step to the first) -> cotangent
+# of the argument
 Pull = Callable[[Tensor, PerImage, Iterator[Record]], Tensor]
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Steps that halve the resolution once; then half of the channels leave, and the rest goes on.
+    """Steps that halve the resolution once; then half of the channels leave, the others enter the next scale.
 
-    Results have their argument's shape. A walk in one direction leaves the records that the derivative of
-    the other needs, in the order in which that derivative reads them.
+    A walk runs through all steps in one direction, and its result has the shape of its argument. The records
+    of a walk are those that the derivative of the other direction needs, in the order in which it reads them.
+
+    Args:
+        steps: from fine to coarse.
+        split: makes the leaving half standard, given the half that stays; None at the last scale.
+        rest: the next scale; None at the last one.
     """
 
     steps: list[Step]
@@ -31,7 +40,7 @@ class Scale:
     rest: "Scale | None" = None
 
     def forward(self, h: Tensor) -> Walk:
-        """z of h."""
+        """h -> z, both (B, C, H, W)."""
         for step in self.steps:
             h, logdet, record = step.forward(h)
             yield logdet, record
@@ -46,7 +55,7 @@ class Scale:
         return shuffle(h)
 
     def inverse(self, z: Tensor) -> Walk:
-        """h of z."""
+        """z -> h, both (B, C, H, W)."""
         h = unshuffle(z)
         if self.split is not None and self.rest is not None:
             inner, leaving = h.chunk(2, 1)
@@ -62,7 +71,7 @@ class Scale:
         return h
 
     def pull(self, g: Tensor, logdet: PerImage, records: Iterator[Record]) -> Tensor:
-        """Cotangents of what `forward` gives to that of h."""
+        """The cotangent of h, given those of the results of `forward`."""
         g = unshuffle(g)
         if self.split is not None and self.rest is not None:
             inner, leaving = g.chunk(2, 1)
@@ -74,7 +83,7 @@ class Scale:
         return g
 
     def pull_inverse(self, g: Tensor, logdet: PerImage, records: Iterator[Record]) -> Tensor:
-        """Cotangents of what `inverse` gives to that of z."""
+        """The cotangent of z, given those of the results of `inverse`."""
         for step in self.steps:
             g = step.pull_inverse(next(records), g, logdet)
         if self.split is not None and self.rest is not None:
@@ -86,11 +95,11 @@ class Scale:
 
 
 class SinglePrecision:
-    """While any thread is inside, convolutions have all 24 bits of float32 on a GPU too.
+    """While any thread is inside, convolutions use all 24 bits of float32, also on a GPU.
 
-    PyTorch would take 11 of them there (TF32), and line searches compare energies that are sums of thousands
-    of their results. PyTorch has one switch for the whole process, so the first thread that enters sets it
-    and the last one that leaves sets it back.
+    PyTorch would use only 11 bits there (TF32). That is too few for line searches, which compare energies
+    that are sums of thousands of such results. PyTorch has one switch for the whole process. The first thread
+    that enters sets it, and the last one that leaves sets it back.
     """
 
     def __init__(self):
@@ -115,7 +124,15 @@ single_precision = SinglePrecision()
 
 
 def finish(walk: Walk, tape: list[Record] | None = None) -> tuple[Tensor, PerImage]:
-    """The walk's result and log-determinant; its records go to the tape."""
+    """Run a walk to its end.
+
+    Args:
+        walk: a walk that has not begun.
+        tape: takes the records, if they are to be kept.
+
+    Returns:
+        The result and the sum of the log-determinants, (B,).
+    """
     total: PerImage | float = 0.0
     with single_precision:
         while True:
@@ -131,7 +148,7 @@ def finish(walk: Walk, tape: list[Record] | None = None) -> tuple[Tensor, PerIma
 
 
 def records_of(walk: Walk) -> Iterator[Record]:
-    """One after the other, none kept here."""
+    """The records of a walk, one after the other; none of them is kept here."""
     while True:
         try:
             yield next(walk)[1]
@@ -144,10 +161,10 @@ class Direction:
     """One direction of a frozen flow.
 
     Args:
-        there: the walk of an argument.
-        back: the walk of a result, which finds the same records, last one first.
+        there: argument -> the walk to its result.
+        back: result -> the walk back to its argument; it makes the same records, the last one first.
         pull: the derivative of `there`.
-        exact: what `there` ends in, by automatic differentiation, for derivatives of the derivative.
+        exact: the result and log-determinant of `there`, by operations that can be differentiated again.
     """
 
     there: Callable[[Tensor], Walk]
@@ -159,28 +176,33 @@ class Direction:
 def transformed(h: Tensor) -> bool:
     """Whether torch.func (grad, vmap, jvp, …) or forward-mode differentiation is at work on h.
 
-    They know PyTorch's own operations, not a derivative by hand.
+    These know the operations of PyTorch, but not a derivative that was written by hand.
     """
     return torch._C._are_functorch_transforms_active() or unpack_dual(h).tangent is not None
 
 
 class Recorded(Protocol):
-    """An evaluation that a GPU has by heart, for arguments of one shape."""
+    """An evaluation that was recorded for a GPU, for arguments of one shape; see `aipo.flows.graphs`."""
 
     def evaluate(self, h: Tensor) -> tuple[Tensor, PerImage, int]:
-        """Result, log-determinant, and which evaluation this was."""
+        """The result, its log-determinant (B,), and the number of this evaluation, for `pull`."""
         ...
 
     def pull(self, turn: int, g: Tensor, logdet: PerImage) -> Tensor | None:
-        """The derivative of that evaluation; None once there was a later one."""
+        """The derivative of the evaluation with this number; None if there was a later evaluation."""
         ...
 
 
 class Evaluate(torch.autograd.Function):
-    """`apply(h, direction, stored, recorded)` -> result and log-determinant, with a derivative by hand.
+    """`apply(h, direction, stored, recorded)` gives result and log-determinant; its derivative is ours.
 
-    `stored`: keep the records, or find them again by walking back from the result. `recorded`: the same on
-    a GPU as a graph, or None; it keeps the records of its latest evaluation.
+    Args:
+        h: the argument, (B, C, H, W).
+        direction: of the flow.
+        stored: whether the records are kept. If not, the derivative walks back from the result and makes them
+            again, which takes longer and needs less memory.
+        recorded: the same evaluation as a graph of a GPU, or None. It keeps the records of its latest
+            evaluation.
     """
 
     @staticmethod

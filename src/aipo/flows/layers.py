@@ -1,7 +1,7 @@
 """Invertible layers on feature maps (B, C, H, W), each with its exact log-determinant.
 
-Every layer offers `forward(h) -> (h', log |det ∂h'/∂h|)`; `inverse(h')` gives h and its own log-determinant;
-`frozen()` is its inference form.
+`forward(h)` gives h' and log |det ∂h'/∂h|. `inverse(h')` gives h and log |det ∂h/∂h'|. `frozen()` gives the
+layer's inference form (see `aipo.flows.frozen`). Log-determinants have shape (B,).
 """
 
 import torch
@@ -11,19 +11,19 @@ from torch import Tensor, nn
 from aipo.basics.arrays import PerImage, per_image_sum
 from aipo.flows import frozen
 
-# exp(±2) per coupling: far beyond what trained couplings use, small enough that a deep stack of them
-# stays finite on pictures no training batch ever showed.
+# exp(±2) per coupling is far more than trained couplings use. It is little enough for a deep stack of
+# couplings to stay finite on pictures that no training batch has shown.
 LOG_SCALE_BOUND = 2.0
 BASE_BOUND = 6.0
 
 
 def bounded(raw: Tensor, bound: float = LOG_SCALE_BOUND) -> Tensor:
-    """A log-scale in (−bound, bound), the identity near zero."""
+    """A log-scale in (−bound, bound); near zero it is `raw` itself."""
     return bound * torch.tanh(raw / bound)
 
 
 class Invertible(nn.Module):
-    """The contract of every layer of a flow."""
+    """What every layer of a flow offers; see the top of this file."""
 
     def forward(self, h: Tensor) -> tuple[Tensor, PerImage]:
         raise NotImplementedError
@@ -39,7 +39,7 @@ class Squeeze(Invertible):
     """(C, H, W) -> (4C, H/2, W/2): each 2 × 2 block becomes four channels."""
 
     def forward(self, h: Tensor) -> tuple[Tensor, PerImage]:
-        # channels_last, spelled so that torch.func.vmap knows it
+        # This is channels_last, written with operations that torch.func.vmap knows.
         rows = F.pixel_unshuffle(h, 2).permute(0, 2, 3, 1).contiguous()
         return rows.permute(0, 3, 1, 2), h.new_zeros(len(h))
 
@@ -51,7 +51,10 @@ class Squeeze(Invertible):
 
 
 class ActNorm(Invertible):
-    """h' = (h + bias) · exp(log_scale) per channel; starts by whitening the first batch (Glow, §3.1)."""
+    """h' = (h + bias) · exp(log_scale) per channel.
+
+    `initialise` sets both so that every channel of the first batch has mean 0 and variance 1 (Glow, §3.1).
+    """
 
     def __init__(self, channels: int):
         super().__init__()
@@ -78,7 +81,7 @@ class ActNorm(Invertible):
 
 
 class InvertibleConv1x1(Invertible):
-    """One C × C matrix applied at every position, W = P L (U + diag(sign · exp(log_s))) (Glow, §3.2)."""
+    """h' = W h at every position, with W = P L (U + diag(sign · exp(log_s))), (C, C) (Glow, §3.2)."""
 
     permutation: Tensor
     sign: Tensor
@@ -121,16 +124,20 @@ class InvertibleConv1x1(Invertible):
 
 
 def mix_channels(h: Tensor, weight: Tensor) -> Tensor:
-    """A 1 × 1 convolution as one matrix product: a free view in channels_last, fast at batch 1."""
-    # Mixed precision is for the coupling networks alone: this matrix is part of the exact map.
+    """A 1 × 1 convolution, computed as one matrix product.
+
+    In channels_last the product needs no copy, and it is fast for a single picture too.
+    """
+    # Only the coupling networks have mixed precision, because this matrix is part of the exact map.
     with torch.autocast(h.device.type, enabled=False):
         return F.linear(h.permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)
 
 
 def coupling_network(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """3×3, 1×1, 3×3 convolutions with SiLU: smooth, so that the energy has a continuous gradient.
+    """Convolutions of 3 × 3, 1 × 1 and 3 × 3 with SiLU between them, (B, inputs, H, W) -> (B, outputs, H, W).
 
-    The last layer starts at zero, so that every coupling starts as the identity.
+    SiLU is smooth, so the energy has a continuous gradient. The last convolution starts at zero, so every
+    coupling starts as the identity.
     """
     last = nn.Conv2d(hidden, outputs, 3, padding=1)
     nn.init.zeros_(last.weight)
@@ -157,12 +164,14 @@ def _frozen_convolution(layer: nn.Conv2d) -> frozen.Convolution:
 
 
 class ChannelCoupling(Invertible):
-    """h_b' = h_b · exp(s(h_a)) + t(h_a) with the channels split in two halves a, b.
-
-    Source: Dinh et al. 2017 (RealNVP), equations 7–8; Kingma & Dhariwal 2018 (Glow), table 1.
+    """h_b' = h_b · exp(s(h_a)) + t(h_a), where a and b are the two halves of the channels.
 
     Args:
+        channels: an even number.
+        hidden: channels inside the network that gives s and t.
         swap: change the first half instead of the second.
+
+    Source: Dinh et al. 2017 (RealNVP), equations 7–8; Kingma & Dhariwal 2018 (Glow), table 1.
     """
 
     def __init__(self, channels: int, hidden: int, swap: bool = False):
@@ -197,10 +206,14 @@ class ChannelCoupling(Invertible):
 
 
 class CheckerboardCoupling(Invertible):
-    """The same affine coupling with the two halves interleaved as a checkerboard (RealNVP, figure 3).
+    """The same affine coupling, with the pixels in two halves like the squares of a checkerboard.
 
     Args:
-        odd: change the white squares instead of the black ones.
+        channels: of the feature map.
+        hidden: channels inside the network that gives s and t.
+        odd: change the pixels with an even sum of row and column instead of those with an odd sum.
+
+    Source: Dinh et al. 2017 (RealNVP), figure 3.
     """
 
     def __init__(self, channels: int, hidden: int, odd: bool = False):
@@ -229,10 +242,12 @@ class CheckerboardCoupling(Invertible):
 
 
 class GaussianBase(Invertible):
-    """h' = (h − μ) · exp(−s): the learnt Gaussian density of the coarsest scale, made standard.
+    """h' = (h − μ) · exp(−s): what leaves the coarsest scale has a learnt Gaussian density, made standard.
 
-    μ and s have the feature map's shape; with size (1, 1) they are the same at every position, and the
-    flow takes pictures of any size.
+    Args:
+        channels: of the feature map.
+        size: of μ and s, height and width of the feature map. With (1, 1) they are the same at every
+            position, and the flow takes pictures of any size.
     """
 
     def __init__(self, channels: int, size: tuple[int, int]):
@@ -255,8 +270,12 @@ class GaussianBase(Invertible):
 class ConditionalBase(nn.Module):
     """h' = (h − μ(c)) · exp(−s(c)): half of a scale leaves the flow, made standard given the other half c.
 
-    Source: RealNVP §3.6 (factoring out), Glow's reference code (learnt conditional base). The position
-    map lets a prior of fixed size know where it is; it has size (1, 1) in a prior for any size.
+    Args:
+        channels: of each half.
+        size: of a map that is added to μ and s, so that they know their place: height and width of the
+            feature map, or (1, 1) in a flow for any size.
+
+    Source: Dinh et al. 2017 (RealNVP), §3.6, on factoring out; Glow's reference code, for the learnt density.
     """
 
     def __init__(self, channels: int, size: tuple[int, int]):
@@ -280,6 +299,6 @@ class ConditionalBase(nn.Module):
         return h * log_std.exp() + mean, per_image_sum(log_std)
 
     def frozen(self) -> frozen.Affine:
-        """The inverse: from the standard normal half to the one that left."""
+        """The inference form of the inverse, which turns standard normal values into the half that left."""
         network = frozen.Network([_frozen_convolution(self.convolution)], self.position.detach())
         return frozen.Affine(network, BASE_BOUND)

@@ -5,15 +5,20 @@ from aipo.flows.multiscale import MultiScaleFlow
 
 
 class RealNVP(MultiScaleFlow):
-    """RealNVP with `levels` scales; each has checkerboard couplings, a squeeze, channel-wise couplings.
+    """RealNVP with `levels` scales; each has checkerboard couplings, then a squeeze, then channel couplings.
 
-    Batch normalisation of the paper is replaced by actnorm, which does not couple the images of a batch.
+    Actnorm replaces the batch normalisation of the paper, because it does not mix the images of a batch.
 
     Args:
-        shape: (C, H, W), or (C, None, None) for pictures of any size (stationary base density).
-        levels: number of scales; sides must be divisible by 2^levels.
-        steps: couplings of either kind at each scale (3 in the paper), alternating the half that changes.
-        hidden: width of the coupling networks.
+        shape: (C, H, W), or (C, None, None) for pictures of any size; their base density is the same at every
+            place.
+        levels: number of scales; height and width must be divisible by 2^levels.
+        steps: number of couplings of each kind at each scale (3 in the paper); they change one half and the
+            other in turn.
+        hidden: channels inside the coupling networks.
+
+    Raises:
+        InputError: height or width is not divisible by 2^levels.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """TarFlow (Zhai et al. 2024, Normalizing Flows are Capable Generative Models): autoregressive over patches.
 
-Each block is a causal transformer that gives every patch a scale and a shift from the patches before it;
-blocks take turns in the order of the patches. x -> z is parallel over patches, z -> x goes patch by patch.
+Each block is a causal transformer. From the patches before a patch it computes that patch's scale and shift.
+Every other block reads the patches backwards. x -> z treats all patches at once; z -> x goes patch by patch.
 """
 
 import torch
@@ -13,7 +13,7 @@ from aipo.basics.errors import InputError
 from aipo.flows.flow import Flow
 from aipo.flows.layers import ActNorm, bounded
 
-# Keys and values of the patches seen so far, for each layer.
+# Keys and values of the patches seen so far, (B, heads, T, 32) each, for each layer.
 Cache = list[tuple[Tensor, Tensor]]
 
 HEAD = 32
@@ -24,13 +24,13 @@ class TarFlow(Flow):
 
     Args:
         shape: (C, H, W).
-        levels: patches are 2^levels wide; sides must be divisible by that.
-        steps: blocks; every other one goes through the patches backwards.
-        hidden: width of the transformers, a multiple of 32 (one attention head for each 32).
-        depth: attention layers in each block.
+        levels: patches are squares of side 2^levels, which must divide height and width.
+        steps: number of blocks.
+        hidden: width of the transformers, a multiple of 32; each 32 make one attention head.
+        depth: number of attention layers in each block.
 
     Raises:
-        InputError: no size, sides that are not divisible, or another width.
+        InputError: the shape has no size, a patch does not divide it, or the width is no multiple of 32.
     """
 
     def __init__(
@@ -75,7 +75,14 @@ class TarFlow(Flow):
 
 
 class Block(nn.Module):
-    """z_t = (x_t − shift_t) · exp(−s_t), with s and shift of patch t from patches before t; (B, T, D)."""
+    """z_t = (x_t − shift_t) · exp(−s_t), where s_t and shift_t depend on the patches before t; (B, T, D).
+
+    Args:
+        entries: D, the numbers in a patch.
+        count: T, the patches of a picture.
+        width: of the transformer.
+        depth: attention layers.
+    """
 
     def __init__(self, entries: int, count: int, width: int, depth: int):
         super().__init__()
@@ -114,7 +121,7 @@ class Block(nn.Module):
 
 
 class Layer(nn.Module):
-    """Causal attention and a two-layer network, each after a normalisation and beside the identity."""
+    """Causal attention, then a network of two layers; each reads normalised values and adds to its input."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -129,7 +136,7 @@ class Layer(nn.Module):
         return self._finish(h, _attend(query, key, value, later))
 
     def step(self, h: Tensor, cache: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """One more patch, (B, 1, width), after those in the cache."""
+        """The result for one more patch, (B, 1, width), and the cache with that patch added."""
         query, key, value = self._heads(h)
         if cache[0].numel():
             key, value = torch.cat((cache[0], key), 2), torch.cat((cache[1], value), 2)
@@ -146,7 +153,7 @@ class Layer(nn.Module):
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor | None = None) -> Tensor:
-    """softmax(Q Kᵀ/√d) V, written out because PyTorch's own has no second derivatives on a CPU."""
+    """softmax(Q Kᵀ/√d) V. PyTorch's own function has no second derivatives on a CPU, so it is written out."""
     scores = query @ key.mT * HEAD**-0.5
     if hidden is not None:
         scores = scores.masked_fill(hidden, float("-inf"))

@@ -1,7 +1,7 @@
 """Training pictures from a folder of pictures, a folder of tars, or idx files, kept in memory as bytes.
 
-Batches are a pure function of (seed, step), so a training that resumes at a step sees the same pictures as a
-training that was never interrupted.
+A batch depends only on the seed and the step. A training that goes on after a stop therefore sees the same
+pictures as one that never stopped.
 """
 
 import gzip
@@ -26,8 +26,8 @@ from aipo.basics.arrays import Images
 from aipo.basics.errors import InputError
 from aipo.io.images import read_image
 
-# Number of batches that are prepared at the same time. A GPU takes a batch every few milliseconds, a CPU one
-# every second.
+# How many batches are prepared at the same time. A GPU takes a batch every few milliseconds, a CPU one every
+# second.
 PREPARED = max(1, min(8, (os.cpu_count() or 1) // 2))
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
@@ -98,8 +98,12 @@ class PictureData:
 
     Args:
         pictures: uint8 (C, H, W) each, all with the same number of channels.
-        crop: side of the square crops; None takes whole pictures, which then all have one size.
+        crop: side of the square crops in pixels; None takes whole pictures, which must then have one size.
         flips: mirror half of the crops left to right.
+
+    Raises:
+        InputError: there is no picture, pictures differ in channels or, without a crop, in size, or the crop
+            is not positive or larger than a picture.
     """
 
     pictures: list[np.ndarray]
@@ -121,7 +125,7 @@ class PictureData:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of a batch's images."""
+        """(C, H, W) of the crops."""
         channels, height, width = self.pictures[0].shape
         return (channels, self.crop or height, self.crop or width)
 
@@ -141,13 +145,16 @@ class PictureData:
 
 
 def dequantize(pixels: Tensor, generator: torch.Generator) -> Images:
-    """Map uint8 levels k to (k + u)/256 with u uniform in [0, 1), so that a density can be fitted."""
+    """Turn levels k, uint8, into numbers (k + u)/256 in [0, 1), with u uniform in [0, 1).
+
+    A density can be fitted to these; one fitted to the levels themselves could rise without bound.
+    """
     noise = torch.rand(pixels.shape, generator=generator)
     return (pixels.float() + noise) / 256
 
 
 def ahead(make: Callable[[int], Tensor], start: int, stop: int) -> Iterator[Tensor]:
-    """Yield make(start), …, make(stop − 1); a few are made while earlier ones are used."""
+    """make(start), …, make(stop − 1) in turn; a few are made by threads while earlier ones are used."""
     with ThreadPoolExecutor(PREPARED) as workers:
         steps = iter(range(start, stop))
         made = deque(workers.submit(make, step) for step in islice(steps, PREPARED))

@@ -1,9 +1,9 @@
-"""Several processes train one flow, as torchrun starts them; each takes its share of every batch.
+"""Several processes, which torchrun starts, train one flow; each takes its share of every batch.
 
     torchrun --nproc-per-node 4 -m aipo.cli train pictures --out prior --device cuda
 
-All processes draw the same batches from the same seed, so the weights do not depend on the number of
-processes, to rounding. The first process writes and reports.
+All processes draw the same batches from the same seed, so up to rounding the weights do not depend on the
+number of processes. The first process writes and reports.
 """
 
 import os
@@ -17,10 +17,10 @@ from aipo.basics.errors import InputError
 
 
 def join(device: str) -> str:
-    """Join the other processes if torchrun started several, and return the device of this one.
+    """Join the other processes, if torchrun started several, and return the device of this one.
 
     Args:
-        device: "cpu" or "cuda"; on several GPUs each process takes its own.
+        device: "cpu" or "cuda"; if there are several GPUs, each process takes its own.
 
     Raises:
         InputError: this machine does not have the device.
@@ -43,16 +43,16 @@ def leads() -> bool:
 
 
 def meet() -> None:
-    """Wait for the other processes, so that all find the files that the first one has written."""
+    """Wait for the other processes, so that all of them find the files that the first one has written."""
     if dist.is_initialized():
         dist.barrier()
 
 
 def share(batch: Tensor) -> Tensor:
-    """The part of this process in a batch that all processes have.
+    """The part of a batch (B, …) that this process takes, (B / processes, …).
 
     Raises:
-        InputError: the parts would differ in size.
+        InputError: the number of processes does not divide B.
     """
     if not dist.is_initialized():
         return batch

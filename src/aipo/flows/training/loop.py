@@ -1,8 +1,8 @@
-"""Fit a flow to pictures: one readable loop that can be killed at any moment and resumed.
+"""Fit a flow to pictures: one loop that can be stopped at any moment and goes on where it was.
 
-The fit is by maximum likelihood on dequantized crops. A share of every batch carries noise of random
-strength, so that the energy stays finite and rises away from the data. A flow that never saw noisy pictures
-may give them an energy of 10⁸ nats and more.
+The fit maximises the likelihood of dequantized crops. A share of every batch carries noise of random
+strength, so that the energy stays finite and rises away from the data. A flow that has never seen noisy
+pictures may give them an energy of 10⁸ nats and more.
 """
 
 import json
@@ -26,7 +26,7 @@ from aipo.io.tensors import load_state, load_tensors, save_tensors, write_atomic
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 METRICS_NAME = "metrics.jsonl"
-RATES = {"adam": 1.0, "muon": 20.0}  # rate of each optimiser, in multiples of the learning rate
+RATES = {"adam": 1.0, "muon": 20.0}  # the rate of each optimiser, in units of the learning rate
 Optimizers = dict[str, torch.optim.Optimizer]
 
 
@@ -35,19 +35,23 @@ class TrainingOptions:
     """How a flow is trained.
 
     Args:
-        steps: number of optimiser steps.
-        batch: pictures per step, of all processes together.
-        learning_rate: rate of Adam after the warm-up; it falls to zero along a cosine. Muon's rate is twenty
-            times as large.
-        warmup: steps over which the learning rate rises from zero.
-        clip: largest norm of the gradient (loss in nats per dimension).
-        average: decay of the exponential moving average of the weights.
-        noised: share of each batch that carries Gaussian noise.
-        noise_range: smallest and largest standard deviation of that noise, drawn log-uniformly.
+        steps: number of optimiser steps, at least 1.
+        batch: pictures per step, of all processes together, at least 1.
+        learning_rate: rate of Adam after the warm-up, 0 or more; it falls to zero along a cosine. Muon's rate
+            is twenty times as large.
+        warmup: steps over which the learning rate rises from zero, at least 1.
+        clip: longer gradients are shortened to this norm, positive; the loss is in nats per dimension.
+        average: decay of the exponential moving average of the weights, in [0, 1).
+        noised: share of each batch that carries Gaussian noise, in [0, 1].
+        noise_range: smallest and largest standard deviation of that noise, drawn log-uniformly; pictures lie
+            in [0, 1].
         seed: determines weights, batches and noise.
         optimizer: "muon" (Muon for the weights of the networks, Adam for everything else) or "adam".
-        precision: "float32" or "bfloat16" for the coupling networks (the map itself is always float32).
-        validate_every: steps between validations and checkpoints.
+        precision: "float32" or "bfloat16", of the coupling networks; the map itself is always float32.
+        validate_every: steps between validations and checkpoints, at least 1.
+
+    Raises:
+        InputError: a value is outside its range.
     """
 
     steps: int = 10_000
@@ -88,17 +92,22 @@ def train(
     options: TrainingOptions,
     device: str = "cpu",
 ) -> float:
-    """Train the flow in place; it ends with the averaged weights. Resumes from the checkpoint in `out`.
+    """Train a flow in place, from the checkpoint in `out` if there is one; it ends with the averaged weights.
 
     Args:
-        flow: freshly made, for the shape of the data's crops or for any size; after `begin`, training goes on
-            from the weights given there.
-        data: pictures to draw batches from.
+        flow: newly made, for the shape of the data's crops or for any size. After `begin`, training starts
+            from the weights that were given there.
+        data: pictures from which batches are drawn.
         validation: held-out pictures, uint8 (N, C, H, W).
         out: folder for the checkpoint and metrics.jsonl.
+        options: how it is trained.
+        device: "cpu" or "cuda".
 
     Returns:
         Validation bits per dimension of the averaged weights.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read, or is of a training with other options.
     """
     out.mkdir(parents=True, exist_ok=True)
     flow.to(device)
@@ -129,7 +138,7 @@ def train(
 
 
 def begin(flow: Flow, out: Path, options: TrainingOptions) -> None:
-    """Let a training in `out` start from the weights of this flow, if it has not begun yet."""
+    """Make a training in `out` start from the weights of this flow; one that has begun is left as it is."""
     if leads() and not (out / CHECKPOINT_NAME).exists():
         out.mkdir(parents=True, exist_ok=True)
         _checkpoint(out, 0, flow, deepcopy(flow), _optimizers(flow, options), options)
@@ -137,7 +146,7 @@ def begin(flow: Flow, out: Path, options: TrainingOptions) -> None:
 
 
 def _optimizers(flow: Flow, options: TrainingOptions) -> Optimizers:
-    """Muon for the matrices of the networks; Adam for offsets, scales and factors of invertible matrices."""
+    """Muon for the matrices of the networks; Adam for offsets, scales and the invertible matrices."""
     layers = [module for module in flow.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     weights = [layer.weight for layer in layers] if options.optimizer == "muon" else []
     known = {id(weight) for weight in weights}
@@ -148,13 +157,13 @@ def _optimizers(flow: Flow, options: TrainingOptions) -> Optimizers:
 
 @torch.no_grad()
 def _follow(average: Flow, flow: Flow, step: int, decay: float) -> None:
-    """Exponential moving average of the weights; its decay at step k is min(decay, (1 + k)/(10 + k))."""
+    """Update the moving average of the weights; the decay at step k is min(decay, (1 + k)/(10 + k))."""
     decay = min(decay, (1 + step) / (10 + step)) if step > 0 else 0.0
     torch._foreach_lerp_(list(average.parameters()), list(flow.parameters()), 1 - decay)
 
 
 def _batch(data: PictureData, step: int, options: TrainingOptions) -> Tensor:
-    """Dequantized crops of one step; the first of them carry noise."""
+    """The dequantized crops of one step, (B, C, H, W); the first ones carry noise."""
     generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
     x = dequantize(data.batch(options.seed, step, options.batch), generator)
     count = round(options.noised * options.batch)
@@ -165,12 +174,12 @@ def _batch(data: PictureData, step: int, options: TrainingOptions) -> Tensor:
 
 
 def _ready(batch: Tensor, device: str) -> Tensor:
-    """Pin the memory of a batch for a GPU, so that the host goes on while the GPU reads it."""
+    """Pin the memory of a batch for a GPU, so that the host can go on while the GPU reads it."""
     return batch.pin_memory() if device.startswith("cuda") else batch
 
 
 def _step(flow: Flow, optimizers: Optimizers, step: int, options: TrainingOptions) -> None:
-    """One step of every optimiser along the present gradient. It reads no value, so a GPU never waits."""
+    """One step of every optimiser along the present gradient. No value is read, so a GPU never waits."""
     warm = min(1.0, (step + 1) / options.warmup)
     cosine = 0.5 * (1 + math.cos(math.pi * step / options.steps))
     for name, optimizer in optimizers.items():
@@ -188,9 +197,16 @@ def _step(flow: Flow, optimizers: Optimizers, step: int, options: TrainingOption
 
 @torch.no_grad()
 def bits_per_dim(flow: nn.Module, pixels: Tensor, batch: int = 16) -> float:
-    """Mean −log2 p per dimension of 8-bit pictures, uint8 (N, C, H, W), under uniform dequantization.
+    """Mean −log₂ p per dimension of 8-bit pictures, with uniform dequantization.
 
-    Source: Theis et al. 2016; a continuous density over levels of width 1/256 adds 8 bits per dimension.
+    The levels of a picture in [0, 1] are 1/256 wide, which adds 8 bits per dimension to those of the density.
+
+    Args:
+        flow: gives log_prob in nats.
+        pixels: uint8 (N, C, H, W).
+        batch: pictures that are evaluated at the same time.
+
+    Source: Theis, van den Oord & Bethge 2016, A note on the evaluation of generative models.
     """
     generator = torch.Generator().manual_seed(0)
     total = 0.0
@@ -225,7 +241,7 @@ def _checkpoint(
 def _resume(
     out: Path, flow: nn.Module, average: nn.Module, optimizers: Optimizers, options: TrainingOptions
 ) -> int | None:
-    """Load the checkpoint if there is one, and return the step from which to go on."""
+    """Load the checkpoint and return the step from which to go on; None if there is no checkpoint."""
     path = out / CHECKPOINT_NAME
     if not path.exists():
         return None

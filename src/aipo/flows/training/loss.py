@@ -8,14 +8,14 @@ from aipo.flows.graphs import capture
 
 
 class Loss:
-    """−log p per dimension, the mean over a batch; every call leaves its gradient in the flow's parameters.
+    """The mean of −log p per dimension over a batch, nats; each call leaves its gradient in the parameters.
 
-    On a GPU the computation for the first batch is recorded and then replayed. Therefore all batches must
-    have one shape, and no other code may set these gradients to None.
+    On a GPU the computation of the first batch is recorded, and then replayed for each batch. Therefore all
+    batches must have one shape, and no other code may set these gradients to None.
 
     Args:
         flow: the flow that is trained.
-        precision: precision of the coupling networks.
+        precision: of the coupling networks.
     """
 
     def __init__(self, flow: Flow, precision: Precision):
@@ -23,7 +23,7 @@ class Loss:
         self._recorded = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The loss, a tensor without dimensions."""
+        """The loss of a batch (B, C, H, W), a tensor without dimensions."""
         if x.device.type != "cuda":
             return self._derived(x)
         if self._recorded is None:

@@ -1,12 +1,13 @@
 """Muon: descent whose steps are orthogonal matrices, for the weights of convolutions and linear maps.
 
-The gradient of a weight matrix mostly lies in a few directions. Adam follows these, and the other directions
-have to wait. Muon replaces the averaged gradient U S Vᵀ by U Vᵀ, which is a step of the same length in every
+The gradient of a weight matrix mostly lies in a few directions. Adam follows these first, and the others have
+to wait. Muon replaces the averaged gradient U S Vᵀ by U Vᵀ, which is a step of the same length in every
 direction. This costs a few matrix products.
 
-Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks". `torch.optim.Muon`
-makes the same step one matrix at a time in bfloat16. On a CPU without bfloat16 units this takes longer than
-the gradient. Here matrices of one size go together, in float32.
+`torch.optim.Muon` makes the same step for one matrix at a time, in bfloat16. On a CPU without bfloat16
+instructions this takes longer than the gradient. Here all matrices of one size go together, in float32.
+
+Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-# The quintic of Newton and Schulz that brings singular values to [0.7, 1.2] fastest (Jordan et al.).
+# The polynomial of degree five that brings singular values into [0.7, 1.2] fastest (Jordan et al.).
 QUINTIC, ITERATIONS = (3.4445, -4.7750, 2.0315), 5
 MOMENTUM = 0.95
 
@@ -58,7 +59,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """U S' Vᵀ for each matrix U S Vᵀ, (N, rows, columns), where all entries of S' are about one."""
+    """Each matrix U S Vᵀ, (N, rows, columns), with its singular values replaced by numbers of about one."""
     a, b, c = QUINTIC
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
