@@ -83,7 +83,7 @@ def _silu_backward(g: Tensor, before: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Network:
-    """Convolutions with SiLU between them, in the precision of their weights; a map is added to the result."""
+    """Convolutions with SiLU between them, in the precision of their weights; at the end a map is added."""
 
     convolutions: list[Convolution]
     position: Tensor | None = None
