@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck
 from torch.autograd.functional import jacobian
 from torch.func import functional_call
-from torch.nn.functional import pixel_unshuffle
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from aipo.basics.arrays import per_image_sum
 from aipo.basics.errors import InputError
@@ -109,6 +109,27 @@ def test_log_prob_adds_a_standard_normal_latent(family, kind, channels, levels):
     z, logdet = flow(rand(3, *shape))
     expected = torch.from_numpy(norm.logpdf(z.detach().numpy())).sum((1, 2, 3)) + logdet
     torch.testing.assert_close(flow.log_prob(rand(3, *shape)), expected, rtol=1e-12, atol=1e-10)
+
+
+@every_case
+def test_energies_of_the_scales_sum_to_that_of_the_picture(family, kind, channels, levels):
+    shape = smallest(kind, channels, levels)
+    flow, x = make(family, kind, channels, levels, shape[1:]), rand(3, *shape)
+    for form in (flow, flow.freeze()):
+        energies = form.energies(x)
+        assert energies.shape == (3, 1 if family == "tarflow" else levels)
+        torch.testing.assert_close(energies.sum(1), -flow.log_prob(x), rtol=1e-10, atol=1e-8)
+
+
+@pytest.mark.parametrize("family", MULTISCALE)
+def test_the_energy_of_a_coarse_scale_does_not_depend_on_finer_detail(family):
+    flow, z = make(family, "any", 3, 3, (8, 8)), randn(2, 3, 8, 8)
+    changed = pixel_unshuffle(z, 2)
+    changed[:, 6:] += 1  # what leaves at the finest scale
+    x, other = flow.inverse(z), flow.inverse(pixel_shuffle(changed, 2))
+    energies, others = flow.energies(x), flow.energies(other)
+    assert ((energies - others)[:, 0].abs() > 1e-3).all()
+    torch.testing.assert_close(energies[:, 1:], others[:, 1:], rtol=1e-8, atol=1e-8)
 
 
 @every_case

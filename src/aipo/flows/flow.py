@@ -67,12 +67,20 @@ class Flow(nn.Module):
     def generate(self, z: Tensor) -> tuple[Images, PerImage]:
         """The image x of a latent and log p(x), nats per image, in one pass."""
         x, logdet = self.inverse_and_logdet(z)
-        return x, _standard_normal(z) - logdet
+        return x, standard_normal(z) - logdet
 
     def log_prob(self, x: Images) -> PerImage:
         """log p(x), nats per image."""
         z, logdet = self(x)
-        return logdet + _standard_normal(z)
+        return logdet + standard_normal(z)
+
+    def energies(self, x: Images) -> Tensor:
+        """−log p(x) of what leaves the flow at each scale, given what goes on, from fine to coarse.
+
+        Returns:
+            (B, scales), nats; the sum is −log p(x). A flow that has one scale only has one energy.
+        """
+        return -self.log_prob(x)[:, None]
 
     def freeze(self, precision: Precision = "float32") -> "Flow":
         """A copy for evaluation only, with constant weights.
@@ -126,8 +134,8 @@ class Flow(nn.Module):
         return x
 
 
-def _standard_normal(z: Tensor) -> PerImage:
-    """log N(z; 0, I)."""
+def standard_normal(z: Tensor) -> PerImage:
+    """log N(z; 0, I), nats per image."""
     return -0.5 * per_image_sum(z * z) - 0.5 * log(2 * pi) * z[0].numel()
 
 

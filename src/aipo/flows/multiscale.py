@@ -4,6 +4,7 @@ Each scale halves the resolution, transforms, and lets half of its channels leav
 normal given the rest. The latent collects all of them in the image's own shape.
 """
 
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aipo.basics.arrays import Images, PerImage
-from aipo.flows.flow import Flow, Precision, check_precision
+from aipo.flows.flow import Flow, Precision, check_precision, standard_normal
 from aipo.flows.frozen import Mix, Record, Step
 from aipo.flows.graphs import Evaluations
 from aipo.flows.inference import Direction, Evaluate, Scale, finish, transformed
@@ -52,8 +53,21 @@ class MultiScaleFlow(Flow):
 
     def forward(self, x: Images) -> tuple[Tensor, PerImage]:
         """Latent z, (B, C, H, W), and log |det ∂z/∂x|, (B,)."""
+        left, logdet = zip(*self._leaving(x), strict=True)
+        z = left[-1]
+        for leaving in reversed(left[:-1]):
+            z = torch.cat((F.pixel_shuffle(z, 2), leaving), dim=1)
+        return F.pixel_shuffle(z, 2), logdet[-1]
+
+    def energies(self, x: Images) -> Tensor:
+        left, logdet = zip(*self._leaving(x), strict=True)
+        total = torch.stack(logdet, 1)
+        own = total.diff(dim=1, prepend=torch.zeros_like(total[:, :1]))
+        return -own - torch.stack([standard_normal(z) for z in left], 1)
+
+    def _leaving(self, x: Images) -> Iterator[tuple[Tensor, PerImage]]:
+        """What leaves the flow at each scale, made standard normal, and log |det ∂z/∂x| so far."""
         h, logdet = self._checked(x) - 0.5, x.new_zeros(len(x))
-        left = []
         for level, layers in enumerate(self.scales):
             for layer in layers:  # type: ignore[union-attr]
                 h, contribution = layer(h)
@@ -62,11 +76,9 @@ class MultiScaleFlow(Flow):
                 h, leaving = h.chunk(2, dim=1)
                 leaving, contribution = self.splits[level](leaving, h)
                 logdet = logdet + contribution
-                left.append(leaving)
+                yield leaving, logdet
         z, contribution = self.base(h)
-        for leaving in reversed(left):
-            z = torch.cat((F.pixel_shuffle(z, 2), leaving), dim=1)
-        return F.pixel_shuffle(z, 2), logdet + contribution
+        yield z, logdet + contribution
 
     def inverse_and_logdet(self, z: Tensor) -> tuple[Images, PerImage]:
         z = F.pixel_unshuffle(self._checked(z), 2)
@@ -136,6 +148,9 @@ class FrozenFlow(Flow):
         scale = self._scale
         there = Direction(scale.forward, scale.inverse, scale.pull, exact)
         return self._evaluate(self._checked(x) - 0.5, "forward", there)
+
+    def energies(self, x: Images) -> Tensor:
+        return self.source.energies(x)
 
     def inverse_and_logdet(self, z: Tensor) -> tuple[Images, PerImage]:
         def exact(z: Tensor) -> tuple[Tensor, PerImage]:

@@ -17,6 +17,7 @@ from aipo.gaussian import LowRankGaussian, LowRankStationary, StationaryGaussian
 from aipo.io.tensors import CONFIG_NAME, TENSORS_NAME, write_atomic
 from aipo.priors.flow_prior import Fitted, FlowPrior
 from aipo.priors.library import SURROGATES, build_flow
+from aipo.priors.typicality import LARGEST, fit_typicality
 
 CARD_NAME = "README.md"
 
@@ -117,6 +118,7 @@ def fit_prior(
         "curve": _thinned(curve(out / "training")),
     }
     prior = FlowPrior(flow, surrogate, card)
+    card["typicality"] = fit_typicality(prior.energies, of_sizes(validation, flow_options.any_size)).card()
     if leads():
         prior.save(out)
         write_atomic(out / CARD_NAME, model_card(card).encode())
@@ -182,12 +184,22 @@ def _surrogate(data: PictureData, validation: PictureData, any_size: bool) -> Fi
     """For one size the kind under which held-out pictures are likelier: texture or not (docs/method.md)."""
     if any_size:  # larger crops than the flow's resolve the low frequencies
         smallest = min(min(picture.shape[1:]) for picture in data.pictures)
-        return StationaryGaussian.fit(_images(replace(data, crop=min(128, smallest)), 512))
-    images, held_out = _images(data, 4096), _images(validation, 160)
-    plain = LowRankGaussian.fit(images, rank=min(128, images[0].numel() // 4))
-    kinds = LowRankStationary.around(plain, images), plain
+        return StationaryGaussian.fit(images(replace(data, crop=min(128, smallest)), 512))
+    pictures, held_out = images(data, 4096), images(validation, 160)
+    plain = LowRankGaussian.fit(pictures, rank=min(128, pictures[0].numel() // 4))
+    kinds = LowRankStationary.around(plain, pictures), plain
     return max(kinds, key=lambda surrogate: float(log_prob(surrogate, held_out).mean()))
 
 
-def _images(data: PictureData, count: int) -> Images:
-    return dequantize(data.batch(seed=2, step=0, size=count), torch.Generator().manual_seed(0))
+def of_sizes(validation: PictureData, any_size: bool) -> list[Images]:
+    """Held-out pictures; for any size crops as in training and larger ones, fewer of these."""
+    if not any_size or validation.crop is None:
+        return [images(validation, 320, seed=1)]
+    most = min(LARGEST, *(min(picture.shape[1:]) for picture in validation.pictures))
+    sides = {min(scale * validation.crop, most): 320 // scale**2 for scale in (1, 2, 4)}
+    return [images(replace(validation, crop=side), count, seed=1) for side, count in sides.items()]
+
+
+def images(data: PictureData, count: int, seed: int = 2) -> Images:
+    """Pictures or crops as a density of real numbers sees them, (count, C, H, W)."""
+    return dequantize(data.batch(seed=seed, step=0, size=count), torch.Generator().manual_seed(0))

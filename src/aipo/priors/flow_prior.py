@@ -12,6 +12,7 @@ from aipo.basics.errors import InputError
 from aipo.flows import Flow, Precision
 from aipo.gaussian import LowRankGaussian, LowRankStationary, StationaryGaussian
 from aipo.io import tensors as checkpoints
+from aipo.priors.typicality import LARGEST, typicality
 
 Fitted: TypeAlias = LowRankGaussian | LowRankStationary | StationaryGaussian
 
@@ -64,6 +65,28 @@ class FlowPrior(nn.Module):
     def log_prob(self, x: Images) -> PerImage:
         """log p(x), nats per image."""
         return -self.energy(x)
+
+    def energies(self, x: Images) -> Tensor:
+        """−log p(x) of every scale of the flow, nats per entry of the picture, (B, scales), from fine on."""
+        padded = self._pad(x)
+        return self.flow.energies(padded) / padded[0].numel()
+
+    def untypical(self, x: Images, error: PerImage) -> PerImage | None:
+        """How many standard deviations pictures are from those it was trained on; 3 or more is unusual.
+
+        Args:
+            x: (B, C, H, W).
+            error: how far each may be from the truth, as a standard deviation, (B,).
+
+        Returns:
+            0 for a usual picture, (B,); None for a prior whose card does not tell (`aipo.priors.typicality`).
+            Of a picture larger than those it was told of, the middle is looked at.
+        """
+        told = typicality(self.card)
+        if told is None:
+            return None
+        top, left = (max(0, side - LARGEST) // 2 for side in x.shape[2:])
+        return told(self.energies, x[:, :, top : top + LARGEST, left : left + LARGEST], error)
 
     def has_latents(self, shape: tuple[int, int, int]) -> bool:
         """Whether pictures (C, H, W) have latents of their own: no side has to be reflected."""
