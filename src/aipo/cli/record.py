@@ -50,6 +50,7 @@ class Record:
         rhat: R̂ of the chains of a posterior mean, 1 or a little more where they agree.
         effective: how many independent draws would tell that mean as well.
         residuals: the worst relative residuals of closed forms that were solved for by iterations.
+        untypical: how many standard deviations the picture is from those that the prior was trained on.
         remarks: what else the user should know, one sentence each.
     """
 
@@ -71,6 +72,7 @@ class Record:
     rhat: float | None
     effective: float | None
     residuals: dict[str, float | None]
+    untypical: float | None
     remarks: list[str]
 
 
@@ -99,7 +101,8 @@ def restore(
     """
     started = time.perf_counter()
     result = reconstruct(likelihood, prior, weight, options, chain=chain, progress=progress)
-    seconds, drawn = time.perf_counter() - started, result.drawn
+    seconds = time.perf_counter() - started
+    drawn, far = result.drawn, result.untypical
     record = Record(
         task=task,
         image=name,
@@ -119,6 +122,7 @@ def restore(
         rhat=None if drawn is None else _finite(float(drawn.rhat[0])),
         effective=None if drawn is None else _finite(float(drawn.effective[0])),
         residuals={what: _finite(worst) for what, worst in result.residuals.items()},
+        untypical=None if far is None else _finite(float(far[0])),
         remarks=result.remarks,
     )
     return record, result

@@ -34,6 +34,7 @@ _COLUMNS = (
     ("seconds", "seconds", "{:.1f}"),
     ("status", "status", "{}"),
     ("remaining", "nats left", "{:.0f}"),
+    ("untypical", "sd off", "{:.1f}"),
     ("rhat", "R-hat", "{:.3f}"),
     ("effective", "eff. draws", "{:.0f}"),
 )

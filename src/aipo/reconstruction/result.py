@@ -20,6 +20,7 @@ from aipo.posterior.laplace import laplace_std
 from aipo.priors.prior import Prior
 from aipo.reconstruction.certificate import Certificate, certify
 from aipo.reconstruction.follow import Followed, energies, exact_form
+from aipo.reconstruction.typical import untypical, untypical_sentence
 from aipo.selection.plans import Plan
 
 
@@ -82,9 +83,22 @@ class Reconstruction:
 
     @property
     def remarks(self) -> list[str]:
-        """What else the user should know, one sentence each: do chains agree, what was not solved for?"""
+        """What else the user should know, one sentence each.
+
+        Do chains agree, what was not solved for, and is the picture one for this prior?
+        """
         verdict = [] if self.drawn is None else [self.drawn.verdict]
-        return verdict + unsolved(self.residuals)
+        far = untypical_sentence(self._simplest, self.prior, self.image, self.untypical)
+        return verdict + unsolved(self.residuals) + far
+
+    @cached_property
+    def untypical(self) -> PerImage | None:
+        """How many standard deviations the pictures are from those that the prior was trained on, (B,).
+
+        0 for usual pictures; above 3 the prior does not know them. None if the prior cannot tell. It costs
+        ten evaluations of the flow without derivatives.
+        """
+        return untypical(self._simplest, self.prior, self.image)
 
     @cached_property
     def problem(self) -> Problem:
