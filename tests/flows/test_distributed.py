@@ -69,6 +69,17 @@ def test_two_processes_have_the_gradients_of_one_and_resume(pictures, tmp_path):
     assert steps == [1, 2, 3] and (together / "model.safetensors").exists()
 
 
+def test_two_processes_share_the_pictures_whose_noise_is_told(pictures, tmp_path):
+    told = ("--flow.noise_levels", "true", "--training.told", "0.5", "--training.denoising", "1")
+    for processes in (1, 2):
+        found = run(pictures, tmp_path / str(processes), processes, 1, more=told)
+        assert found.returncode == 0, found.stderr
+    one, two = gradients(tmp_path / "1"), gradients(tmp_path / "2")
+    assert one.keys() == two.keys() and len(one) > 5
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-6)
+
+
 def test_a_batch_that_cannot_be_shared_is_refused(pictures, tmp_path):
     found = run(pictures, tmp_path / "odd", 2, 2, batch=7)
     assert found.returncode != 0 and "a batch of 7 for 2 processes; use a multiple of 2" in found.stderr

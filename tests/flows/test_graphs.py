@@ -15,10 +15,13 @@ import torch
 from random_flows import make, rand, randn
 from torch import Tensor
 
-from aipo.flows import graphs
+from aipo.basics.arrays import expand
+from aipo.flows import ConditionalFlow, graphs
 from aipo.flows.graphs import OFTEN, Evaluation, Evaluations
 from aipo.flows.inference import Direction
+from aipo.flows.training.batches import Batch
 from aipo.flows.training.loss import Loss
+from aipo.flows.training.options import TrainingOptions
 
 GPU = torch.cuda.is_available()
 on_gpu = pytest.mark.skipif(not GPU, reason="needs a GPU")
@@ -191,15 +194,21 @@ def test_nothing_is_recorded_on_a_cpu():
 
 @on_gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_training_loss_that_is_replayed_has_the_gradients_of_the_batch(precision):
-    flow = make("glow", "fixed", 3, 2, SIZE).float().cuda()
-    loss = Loss(flow, precision)
+@pytest.mark.parametrize("told", [0, 2])
+def test_a_training_loss_that_is_replayed_has_the_gradients_of_the_batch(precision, told):
+    """With told noise the score and its double backward are replayed as well."""
+    flow = ConditionalFlow(deepcopy(make("glow", "fixed", 3, 2, SIZE))).float().cuda()
+    options = TrainingOptions(precision=precision, denoising=1.0)
+    loss = Loss(flow, options)
     for seed in range(3):
-        x = rand(4, 3, *SIZE, seed=seed).float().cuda()
-        value = loss(x)
+        x, noise = rand(4, 3, *SIZE, seed=seed), randn(told, 3, *SIZE, seed=seed)
+        tau = torch.full((told,), 0.1 * (seed + 1))
+        batch = Batch(x, x[:told] + expand(tau, noise) * noise, tau, noise)
+        batch = batch.each(lambda part: part.float().cuda())
+        value = loss(batch)
         found = [parameter.grad.clone() for parameter in flow.parameters()]
         reference = deepcopy(flow)
-        expected = Loss(reference, precision)._derived(x)
+        expected = Loss(reference, options)._derived(batch)
         torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-3)
         for a, b in zip(found, reference.parameters(), strict=True):
             torch.testing.assert_close(a, b.grad, rtol=0.05, atol=1e-3)

@@ -12,10 +12,13 @@ from pictures import ramps
 from torch import Tensor, nn
 
 from aipo.basics.errors import CheckpointError, InputError
-from aipo.flows import Glow
+from aipo.flows import ConditionalFlow, Glow
 from aipo.flows.training import loop as training
+from aipo.flows.training.batches import Batch, draw
 from aipo.flows.training.data import PictureData
-from aipo.flows.training.loop import CHECKPOINT_NAME, METRICS_NAME, TrainingOptions, bits_per_dim, train
+from aipo.flows.training.loop import CHECKPOINT_NAME, METRICS_NAME, train
+from aipo.flows.training.options import TrainingOptions
+from aipo.flows.training.validation import bits_per_dim, denoising
 from aipo.io.tensors import load_tensors
 from aipo.priors import build_flow
 
@@ -60,13 +63,13 @@ def test_the_loss_recorded_is_that_of_the_batch(tmp_path):
     """Step 1 of a flow that never moves: nats per dimension of the noised, dequantized batch."""
     flow = fresh()
     train(flow, DATA, VALIDATION, tmp_path, replace(OPTIONS, steps=1, learning_rate=0.0))
-    x = training._batch(DATA, 0, OPTIONS)
+    x = draw(DATA, 0, OPTIONS).pictures
     assert metrics(tmp_path)[0]["loss"] == pytest.approx(-flow.log_prob(x).mean().item() / 16, rel=1e-5)
 
 
 def test_a_share_of_each_batch_is_noised():
-    clean = training._batch(DATA, 3, replace(OPTIONS, batch=400, noised=0.0))
-    noised = training._batch(DATA, 3, replace(OPTIONS, batch=400, noised=0.25, noise_range=(0.1, 0.4)))
+    clean = draw(DATA, 3, replace(OPTIONS, batch=400, noised=0.0)).pictures
+    noised = draw(DATA, 3, replace(OPTIONS, batch=400, noised=0.25, noise_range=(0.1, 0.4))).pictures
     assert torch.equal(clean[100:], noised[100:])
     strength = (noised - clean)[:100].flatten(1).std(1)
     assert strength.min() > 0.05 and strength.max() < 0.8
@@ -75,13 +78,14 @@ def test_a_share_of_each_batch_is_noised():
 
 def test_noise_and_dequantization_change_with_step_and_seed():
     one = PictureData(DATA.pictures[:1], crop=None, flips=False)
-    batches = [training._batch(one, s, replace(OPTIONS, seed=k)) for s, k in ((0, 0), (1, 0), (0, 1), (0, 0))]
+    steps_and_seeds = ((0, 0), (1, 0), (0, 1), (0, 0))
+    batches = [draw(one, step, replace(OPTIONS, seed=seed)).pictures for step, seed in steps_and_seeds]
     assert torch.equal(batches[0], batches[3])
     for other in batches[1:3]:
         assert (batches[0] != other).float().mean() > 0.99
 
 
-def interrupted(monkeypatch, out: Path, options: TrainingOptions, step: int) -> None:
+def interrupted(monkeypatch, out: Path, options: TrainingOptions, step: int, make=fresh) -> None:
     """Train until the batch of a step is asked for, then press Ctrl-C."""
 
     def batch(data: PictureData, seed: int, index: int, size: int) -> Tensor:
@@ -91,7 +95,7 @@ def interrupted(monkeypatch, out: Path, options: TrainingOptions, step: int) -> 
 
     monkeypatch.setattr(PictureData, "batch", batch)
     with pytest.raises(KeyboardInterrupt):
-        train(fresh(), DATA, VALIDATION, out, options)
+        train(make(), DATA, VALIDATION, out, options)
     monkeypatch.undo()
 
 
@@ -111,6 +115,60 @@ def test_resumed_training_gives_identical_weights(tmp_path, monkeypatch, uninter
     train(flow, DATA, VALIDATION, tmp_path, OPTIONS)
     assert identical(weights(flow), uninterrupted[0])
     assert metrics(tmp_path) == uninterrupted[1]
+
+
+TOLD = replace(OPTIONS, told=0.5, told_range=(0.02, 0.5), denoising=1.0, noised=0.25)
+
+
+def fresh_told() -> ConditionalFlow:
+    return ConditionalFlow(fresh())
+
+
+def test_training_with_told_noise_learns_to_restore(tmp_path):
+    flow = fresh_told()
+    before = bits_per_dim(flow, VALIDATION), denoising(flow, VALIDATION, 50)
+    train(flow, DATA, VALIDATION, tmp_path, replace(TOLD, steps=100, validate_every=50))
+    last = metrics(tmp_path)[-1]
+    assert last["validation_bits_per_dim"] < before[0] - 2
+    assert last["validation_db_50"] > before[1] + 1
+    assert last["validation_db_15"] > last["validation_db_25"] > last["validation_db_50"]
+
+
+def test_training_with_told_noise_resumes_to_identical_weights(tmp_path, monkeypatch):
+    whole, resumed = fresh_told(), fresh_told()
+    train(whole, DATA, VALIDATION, tmp_path / "whole", TOLD)
+    interrupted(monkeypatch, tmp_path / "resumed", TOLD, 6, fresh_told)
+    train(resumed, DATA, VALIDATION, tmp_path / "resumed", TOLD)
+    assert identical(weights(whole), weights(resumed))
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "resumed")
+
+
+def test_noise_is_not_told_to_a_flow_without_levels(tmp_path):
+    with pytest.raises(InputError, match=r"told = 0\.5.*noise_levels"):
+        train(fresh(), DATA, VALIDATION, tmp_path, TOLD)
+
+
+def test_a_training_begun_before_an_option_existed_goes_on(tmp_path, monkeypatch, uninterrupted):
+    interrupted(monkeypatch, tmp_path, OPTIONS, 6)
+    tensors, metadata = load_tensors(tmp_path / CHECKPOINT_NAME)
+    del metadata["options"]["told"]
+    training.save_tensors(tmp_path / CHECKPOINT_NAME, tensors, metadata)
+    flow = fresh()
+    train(flow, DATA, VALIDATION, tmp_path, OPTIONS)
+    assert identical(weights(flow), uninterrupted[0])
+
+
+def test_the_told_share_of_a_batch(tmp_path):
+    options = replace(TOLD, batch=400, told=0.25, told_range=(0.1, 0.4))
+    batch, without = draw(DATA, 3, options), draw(DATA, 3, replace(options, told=0.0))
+    assert len(batch.pictures) == 300 and len(batch.noisy) == len(batch.tau) == 100
+    assert torch.equal(batch.pictures, without.pictures[:300])
+    clean = batch.noisy - batch.tau.view(-1, 1, 1, 1) * batch.noise
+    torch.testing.assert_close(clean, without.pictures[300:])
+    assert abs(float(batch.noise.std()) - 1) < 0.1
+    assert batch.tau.min() >= 0.1 and batch.tau.max() <= 0.4
+    assert 0.17 < batch.tau.log().mean().exp() < 0.23, "log-uniform: the middle is 0.2"
+    assert len(without.noisy) == 0
 
 
 def test_adam_alone_resumes_as_well_and_is_another_training(tmp_path, monkeypatch, uninterrupted):
@@ -213,11 +271,10 @@ def test_a_batch_of_nan_does_not_destroy_the_weights(tmp_path, monkeypatch):
     options = replace(OPTIONS, steps=60, validate_every=60)
     broken = {5, 6, 30}
 
-    def batch(data: PictureData, step: int, options: TrainingOptions) -> Tensor:
-        return original(data, step, options) * (torch.nan if step in broken else 1.0)
+    def batch(data: PictureData, step: int, options: TrainingOptions) -> Batch:
+        return draw(data, step, options).each(lambda part: part * (torch.nan if step in broken else 1.0))
 
-    original = training._batch
-    monkeypatch.setattr(training, "_batch", batch)
+    monkeypatch.setattr(training, "draw", batch)
     flow = fresh()
     before = bits_per_dim(flow, VALIDATION)
     bits = train(flow, DATA, VALIDATION, tmp_path, options)
@@ -266,6 +323,12 @@ def test_the_size_of_the_batches_does_not_matter_to_the_bits():
         {"clip": 0.0},
         {"average": 1.0},
         {"noised": 1.5},
+        {"told": 0.9},
+        {"told": -0.1},
+        {"denoising": -1.0},
+        {"told_range": (0.0, 0.5)},
+        {"told_range": (0.5, 0.1)},
+        {"told_range": (0.1, 2.0)},
         {"noise_range": (0.0, 1.0)},
         {"noise_range": (0.5, 0.1)},
         {"precision": "half"},

@@ -7,7 +7,7 @@ import torch
 from skimage import data
 
 from aipo.basics.quality import psnr
-from aipo.flows.training.loop import bits_per_dim
+from aipo.flows.training.validation import bits_per_dim
 from aipo.io.tensors import load_config
 from aipo.likelihoods import measure
 from aipo.operators import Identity

@@ -1,12 +1,14 @@
 """From pictures to a prior folder."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pictures import ramps
 
 from aipo.basics.errors import InputError
 from aipo.flows.training.data import PictureData
-from aipo.flows.training.loop import TrainingOptions
+from aipo.flows.training.options import TrainingOptions
 from aipo.priors import load_prior
 from aipo.priors.fit import FlowOptions, Origin, fit_prior
 
@@ -46,6 +48,25 @@ def test_going_on_is_resumed_from_its_own_checkpoint(tmp_path):
     again = fit(tmp_path / "whole", initial=first)
     x = torch.rand(3, 1, 4, 4)
     assert torch.equal(whole.energy(x), again.energy(x))
+
+
+def test_a_flow_with_noise_levels_goes_on_from_a_plain_one(tmp_path):
+    """At a rate of zero it is the plain prior at every τ; with a rate it learns, is saved and goes on."""
+    plain, told = fit(tmp_path / "plain"), replace(FLOW, noise_levels=True)
+    still = TrainingOptions(steps=1, batch=4, learning_rate=0.0, told=0.5, denoising=1.0)
+    same, x = fit(tmp_path / "same", still, told, plain), torch.rand(3, 1, 4, 4)
+    assert same.noise_levels and not plain.noise_levels
+    for tau in (0.0, 0.1):
+        assert torch.allclose(same.energy(x, tau), plain.energy(x), atol=1e-3)
+    assert same.card["validation_bits_per_dim"] == plain.card["validation_bits_per_dim"]
+    further = fit(tmp_path / "further", replace(still, steps=6, learning_rate=1e-2), told, same)
+    loaded = load_prior(tmp_path / "further")
+    assert not torch.allclose(further.energy(x, 0.1), further.energy(x, 0.4))
+    assert torch.equal(loaded.energy(x, 0.1), further.energy(x, 0.1))
+    assert torch.equal(loaded.denoise(x, 0.1), further.denoise(x, 0.1))
+    assert loaded.card["flow"]["noise_levels"] and loaded.card["validation_db_25"] > 0
+    with pytest.raises(InputError, match="asked for"):
+        fit(tmp_path / "back", initial=same)
 
 
 @pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors"])

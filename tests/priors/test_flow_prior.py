@@ -6,12 +6,13 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
-from flow_priors import ANY, FIXED, make, rand
+from flow_priors import ANY, FIXED, TARFLOW, make, rand
 
 from aipo.basics.derivatives import value_and_gradient
 from aipo.basics.errors import InputError
+from aipo.flows import ConditionalFlow
 from aipo.gaussian import LowRankStationary
-from aipo.priors import FlowPrior, build_flow
+from aipo.priors import FlowPrior, build_flow, load_prior
 
 
 def test_energy_is_minus_the_log_density_of_the_flow(prior):
@@ -123,3 +124,58 @@ def test_a_pickle_is_not_larger_than_its_weights():
     surrogate.precision(prior.sample(2))  # for which it makes matrices that it keeps
     weights = sum(tensor.nbytes for tensor in prior.state_dict().values())
     assert len(pickle.dumps(prior)) < weights + 50_000
+
+
+def told() -> FlowPrior:
+    """A prior for any size whose density depends on τ."""
+    plain = make(ANY)
+    flow = ConditionalFlow(deepcopy(plain.flow.trained))
+    with torch.no_grad():
+        flow.table += 0.2 * torch.randn(flow.table.shape, generator=torch.Generator().manual_seed(5))
+    return FlowPrior(flow, plain.surrogate, {**plain.card, "flow": {**ANY, "noise_levels": True}})
+
+
+def test_the_energy_of_a_noise_level_is_that_of_its_flow():
+    prior, x = told(), rand(2, 3, 8, 8)
+    flow = prior.flow.trained
+    assert isinstance(flow, ConditionalFlow)
+    for tau in (0.0, 0.1):
+        expected = -flow.log_prob(x, torch.full((2,), tau))
+        torch.testing.assert_close(prior.energy(x, tau), expected, rtol=1e-4, atol=1e-3)
+    assert torch.equal(prior.energy(x), prior.energy(x, tau=0.0))
+    assert torch.equal(prior.log_prob(x), -prior.energy(x))
+    assert (prior.decode(prior.encode(x)) - x).abs().max() <= 1e-4
+    reflected = np.pad(x[:, :, :7].numpy(), ((0, 0), (0, 0), (0, 1), (0, 0)), mode="reflect")
+    expected = prior.energy(torch.from_numpy(reflected), 0.1) * (7 / 8)
+    torch.testing.assert_close(prior.energy(x[:, :, :7], 0.1), expected)
+
+
+def test_denoising_goes_up_the_gradient_at_the_noise():
+    prior, y, sigma = told(), rand(2, 3, 8, 8), 0.1
+    gradient = value_and_gradient(lambda x: prior.energy(x, sigma), y)[1]
+    torch.testing.assert_close(prior.denoise(y, sigma), y - sigma**2 * gradient)
+    reflected = np.pad(y[:, :, :, :7].numpy(), ((0, 0), (0, 0), (0, 0), (0, 1)), mode="reflect")
+    cut = prior.denoise(torch.from_numpy(reflected), sigma)[:, :, :, :7]
+    torch.testing.assert_close(prior.denoise(y[:, :, :, :7], sigma), cut)
+
+
+def test_a_saved_prior_knows_its_noise_levels(tmp_path):
+    prior, x = told(), rand(2, 3, 8, 8)
+    prior.save(tmp_path)
+    loaded = load_prior(tmp_path)
+    assert loaded.noise_levels and loaded.exact is loaded
+    torch.testing.assert_close(loaded.energy(x, 0.1), prior.energy(x, 0.1), rtol=0.01, atol=0.5)  # in float16
+
+
+def test_a_prior_without_noise_levels_knows_pictures_without_noise(prior):
+    x = rand(1, 3, 8, 8)
+    for ask in (prior.energy, prior.denoise):
+        with pytest.raises(InputError, match=r"tau = 0\.1.*noise_levels"):
+            ask(x, 0.1)
+    with pytest.raises(InputError, match="from 0 to 1"):
+        told().denoise(x, 25)
+
+
+def test_a_flow_that_cannot_be_told_is_refused():
+    with pytest.raises(InputError, match="TarFlow cannot be told"):
+        build_flow({**TARFLOW, "noise_levels": True})

@@ -40,6 +40,7 @@ class Flow(nn.Module):
     """
 
     precision: Precision = "float32"  # of the coupling networks, the map itself apart
+    noise_levels: bool = False  # whether it is told the noise of its pictures
 
     def __init__(self, shape: tuple[int, int | None, int | None], factor: int):
         super().__init__()
@@ -81,6 +82,22 @@ class Flow(nn.Module):
             (B, scales), nats; the sum is −log p(x). A flow that has one scale only has one energy.
         """
         return -self.log_prob(x)[:, None]
+
+    def at(self, tau: float) -> "Flow":
+        """The plain flow of p(x; τ), the density of pictures with white noise of standard deviation τ.
+
+        Args:
+            tau: from 0 to 1, in units of x.
+
+        Raises:
+            InputError: τ is no such number, or is not 0 and this flow is not told the noise of its pictures.
+        """
+        if tau != 0:
+            raise InputError(
+                f"tau = {tau}, but this flow knows pictures without noise only; use tau = 0, or a flow trained "
+                "with noise_levels"
+            )
+        return self
 
     def freeze(self, precision: Precision = "float32") -> "Flow":
         """A copy for evaluation only, with constant weights.

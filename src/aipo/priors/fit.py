@@ -1,18 +1,21 @@
 """From pictures to a prior folder: train the flow, fit the surrogate, measure, describe, save."""
 
 import platform
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from aipo.basics.arrays import Images
 from aipo.basics.errors import InputError
-from aipo.flows import Flow
+from aipo.flows import ConditionalFlow, Flow
 from aipo.flows.training.data import PictureData, dequantize
 from aipo.flows.training.distributed import leads
-from aipo.flows.training.loop import CHECKPOINT_NAME, TrainingOptions, begin, bits_per_dim, curve, train
+from aipo.flows.training.loop import CHECKPOINT_NAME, begin, curve, train
+from aipo.flows.training.options import TrainingOptions
+from aipo.flows.training.validation import validate
 from aipo.gaussian import LowRankGaussian, LowRankStationary, StationaryGaussian, log_prob
 from aipo.io.tensors import CONFIG_NAME, TENSORS_NAME, write_atomic
 from aipo.priors.flow_prior import Fitted, FlowPrior
@@ -32,6 +35,7 @@ class FlowOptions:
         steps: steps of flow per scale, or for TarFlow blocks.
         hidden: width of the networks.
         any_size: one prior for pictures of every size (stationary base density).
+        noise_levels: a flow that is told the noise of its pictures, p(x; τ) (not TarFlow).
     """
 
     family: Literal["glow", "realnvp", "tarflow"] = "glow"
@@ -39,6 +43,7 @@ class FlowOptions:
     steps: int = 8
     hidden: int = 96
     any_size: bool = False
+    noise_levels: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,8 @@ def fit_prior(
     Args:
         training: crops to fit.
         validation: held-out pictures for bits per dimension.
-        initial: a prior whose weights training goes on from, of the same architecture.
+        initial: a prior whose weights training goes on from, of the same architecture; a flow with noise
+            levels may also go on from one without.
 
     Raises:
         InputError: options that do not fit the pictures, an initial prior of another architecture, or files
@@ -84,13 +90,15 @@ def fit_prior(
     if flow_options.any_size and training.crop is None:
         raise InputError("a prior for any size is trained on crops; set crop, for example 48")
     shape = (channels, None, None) if flow_options.any_size else (channels, height, width)
-    architecture = {
+    architecture: dict[str, Any] = {
         "family": flow_options.family,
         "shape": list(shape),
         "levels": flow_options.levels,
         "steps": flow_options.steps,
         "hidden": flow_options.hidden,
     }
+    if flow_options.noise_levels:
+        architecture["noise_levels"] = True
     torch.manual_seed(options.seed)
     flow = build_flow(architecture)
     if initial is not None:
@@ -114,7 +122,7 @@ def fit_prior(
         | {"crop": training.crop, "flips": training.flips, "torch": torch.__version__},
         "machine": _machine(device),
         "parameters": sum(parameter.numel() for parameter in flow.parameters()),
-        "validation_bits_per_dim": round(bits_per_dim(flow, held_out), 4),
+        **{name: round(figure, 4) for name, figure in validate(flow, held_out).items()},
         "curve": _thinned(curve(out / "training")),
     }
     prior = FlowPrior(flow, surrogate, card)
@@ -139,12 +147,16 @@ def _check_free(out: Path) -> None:
 
 
 def _go_on_from(initial: FlowPrior, flow: Flow, architecture: dict) -> None:
-    if initial.card["flow"] != architecture:
+    known = initial.card["flow"]
+    if architecture not in (known, known | {"noise_levels": True}):
         raise InputError(
-            f"training cannot go on from a prior with the flow {initial.card['flow']}, "
+            f"training cannot go on from a prior with the flow {known}, "
             f"asked for is {architecture}; give the same flow options and pictures"
         )
-    flow.load_state_dict(initial.flow.trained.state_dict())
+    trained = initial.flow.trained
+    if flow.noise_levels and not trained.noise_levels:
+        trained = ConditionalFlow(deepcopy(trained))
+    flow.load_state_dict(trained.state_dict())
 
 
 def model_card(card: dict) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from aipo.basics.arrays import Images, PerImage, check_tensor
 from aipo.basics.errors import InputError
-from aipo.flows import Flow, Precision
+from aipo.flows import Flow, Precision, posterior_mean
 from aipo.gaussian import LowRankGaussian, LowRankStationary, StationaryGaussian
 from aipo.io import tensors as checkpoints
 from aipo.priors.typicality import LARGEST, typicality
@@ -53,14 +53,43 @@ class FlowPrior(nn.Module):
             return self
         return FlowPrior(self.flow.trained, self.surrogate, self.card)
 
-    def energy(self, x: Images) -> PerImage:
-        """R(x) = −log p(x), nats per image.
+    @property
+    def noise_levels(self) -> bool:
+        """Whether the flow knows pictures with noise as well: `energy` at τ > 0 and `denoise`."""
+        return self.flow.noise_levels
+
+    def energy(self, x: Images, tau: float = 0.0) -> PerImage:
+        """R(x; τ) = −log p(x; τ), nats per image; p(·; τ) is the density of pictures with noise of τ.
+
+        Args:
+            x: (B, C, H, W).
+            tau: standard deviation of white noise, 0 to 1; other than 0 only where `noise_levels`.
 
         Raises:
-            InputError: other channels or size than the flow's; sides too short to reflect.
+            InputError: other channels or size than the flow's; sides too short to reflect; a τ that the flow
+                does not know.
         """
         padded = self._pad(x)
-        return -self.flow.log_prob(padded) * (x[0].numel() / padded[0].numel())
+        return -self.flow.at(tau).log_prob(padded) * (x[0].numel() / padded[0].numel())
+
+    def denoise(self, y: Images, sigma: float) -> Images:
+        """The posterior mean of pictures x given y = x + σ n, n white noise, by one evaluation.
+
+        It is y + σ² ∇log p(y; σ), exactly the mean if p(·; σ) is exactly the density of noisy pictures. A
+        picture whose sides the flow's factor does not divide is reflected before and cut afterwards.
+
+        Args:
+            y: (B, C, H, W).
+            sigma: σ, 0 to 1, in units of x.
+
+        Raises:
+            InputError: as `energy`.
+
+        Source: Tweedie's formula (Robbins 1956; Efron 2011), see `aipo.flows.posterior_mean`.
+        """
+        padded = self._pad(y)
+        restored = posterior_mean(self.flow.at(sigma), padded, sigma)
+        return restored[:, :, : y.shape[2], : y.shape[3]]
 
     def log_prob(self, x: Images) -> PerImage:
         """log p(x), nats per image."""

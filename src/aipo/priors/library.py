@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from aipo.basics.errors import CheckpointError, InputError
-from aipo.flows import Flow, Glow, Precision, RealNVP, TarFlow
+from aipo.flows import ConditionalFlow, Flow, Glow, Precision, RealNVP, TarFlow
 from aipo.gaussian import LowRankGaussian, LowRankStationary, StationaryGaussian
 from aipo.io import tensors as checkpoints
 from aipo.priors.flow_prior import Fitted, FlowPrior
@@ -69,18 +69,19 @@ def _check_surrogate(surrogate: Fitted, shape: tuple[int, int | None, int | None
 
 
 def build_flow(description: dict[str, Any]) -> Flow:
-    """The untrained flow of a configuration: family, shape, levels, steps, hidden.
+    """The untrained flow of a configuration: family, shape, levels, steps, hidden, noise_levels.
 
     Raises:
-        InputError: unknown family.
+        InputError: unknown family, or one that cannot be told noise levels and should be.
     """
     family = description["family"]
     if family not in FAMILIES:
         raise InputError(f"there is no flow family {family}; use one of {', '.join(FAMILIES)}")
     channels, height, width = description["shape"]
-    return FAMILIES[family](
+    flow = FAMILIES[family](
         (channels, height, width),
         levels=description["levels"],
         steps=description["steps"],
         hidden=description["hidden"],
     )
+    return ConditionalFlow(flow) if description.get("noise_levels", False) else flow

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from aipo.io.images import read_image
 # How many batches are prepared at the same time. A GPU takes a batch every few milliseconds, a CPU one every
 # second.
 PREPARED = max(1, min(8, (os.cpu_count() or 1) // 2))
+T = TypeVar("T")
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
 
@@ -153,7 +155,7 @@ def dequantize(pixels: Tensor, generator: torch.Generator) -> Images:
     return (pixels.float() + noise) / 256
 
 
-def ahead(make: Callable[[int], Tensor], start: int, stop: int) -> Iterator[Tensor]:
+def ahead(make: Callable[[int], T], start: int, stop: int) -> Iterator[T]:
     """make(start), …, make(stop − 1) in turn; a few are made by threads while earlier ones are used."""
     with ThreadPoolExecutor(PREPARED) as workers:
         steps = iter(range(start, stop))

@@ -2,86 +2,35 @@
 
 The fit maximises the likelihood of dequantized crops. A share of every batch carries noise of random
 strength, so that the energy stays finite and rises away from the data. A flow that has never seen noisy
-pictures may give them an energy of 10⁸ nats and more.
+pictures may give them an energy of 10⁸ nats and more. A flow that is told the noise may also be fitted to
+restore noisy pictures (`aipo.flows.training.loss`).
 """
 
 import json
 import math
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from aipo.basics.errors import CheckpointError, InputError
-from aipo.flows import Flow, Precision, check_precision
-from aipo.flows.training.data import PictureData, ahead, dequantize
+from aipo.flows import Flow
+from aipo.flows.training.batches import Batch, draw
+from aipo.flows.training.data import PictureData, ahead
 from aipo.flows.training.distributed import average_gradients, leads, meet, share
 from aipo.flows.training.loss import Loss
 from aipo.flows.training.muon import Muon
+from aipo.flows.training.options import TrainingOptions
+from aipo.flows.training.validation import bits_per_dim, validate
 from aipo.io.tensors import load_state, load_tensors, save_tensors, write_atomic
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 METRICS_NAME = "metrics.jsonl"
 RATES = {"adam": 1.0, "muon": 20.0}  # the rate of each optimiser, in units of the learning rate
 Optimizers = dict[str, torch.optim.Optimizer]
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """How a flow is trained.
-
-    Args:
-        steps: number of optimiser steps, at least 1.
-        batch: pictures per step, of all processes together, at least 1.
-        learning_rate: rate of Adam after the warm-up, 0 or more; it falls to zero along a cosine. Muon's rate
-            is twenty times as large.
-        warmup: steps over which the learning rate rises from zero, at least 1.
-        clip: longer gradients are shortened to this norm, positive; the loss is in nats per dimension.
-        average: decay of the exponential moving average of the weights, in [0, 1).
-        noised: share of each batch that carries Gaussian noise, in [0, 1].
-        noise_range: smallest and largest standard deviation of that noise, drawn log-uniformly; pictures lie
-            in [0, 1].
-        seed: determines weights, batches and noise.
-        optimizer: "muon" (Muon for the weights of the networks, Adam for everything else) or "adam".
-        precision: "float32" or "bfloat16", of the coupling networks; the map itself is always float32.
-        validate_every: steps between validations and checkpoints, at least 1.
-
-    Raises:
-        InputError: a value is outside its range.
-    """
-
-    steps: int = 10_000
-    batch: int = 32
-    learning_rate: float = 1e-3
-    warmup: int = 300
-    clip: float = 1.0
-    average: float = 0.999
-    noised: float = 0.25
-    noise_range: tuple[float, float] = (0.003, 1.0)
-    seed: int = 0
-    optimizer: Literal["muon", "adam"] = "muon"
-    precision: Precision = "float32"
-    validate_every: int = 250
-
-    def __post_init__(self):
-        for name in ("steps", "batch", "warmup", "validate_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} = {getattr(self, name)}; it must be at least 1")
-        if self.learning_rate < 0 or self.clip <= 0:
-            raise InputError(
-                f"learning_rate = {self.learning_rate}, clip = {self.clip}; use 0 or more, above 0"
-            )
-        if not (0 <= self.average < 1 and 0 <= self.noised <= 1):
-            raise InputError(f"average = {self.average} and noised = {self.noised} must be in [0, 1), [0, 1]")
-        if not 0 < self.noise_range[0] <= self.noise_range[1]:
-            raise InputError(f"noise_range = {self.noise_range}; use 0 < smallest <= largest")
-        if self.optimizer not in ("muon", "adam"):
-            raise InputError(f"optimizer = {self.optimizer!r}; use muon or adam")
-        check_precision(self.precision)
 
 
 def train(
@@ -108,7 +57,10 @@ def train(
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or is of a training with other options.
+        InputError: the options tell the noise to a flow without noise levels.
     """
+    if options.told and not flow.noise_levels:
+        raise InputError(f"told = {options.told}, but this flow has no noise levels; set flow.noise_levels")
     out.mkdir(parents=True, exist_ok=True)
     flow.to(device)
     average = deepcopy(flow)
@@ -116,19 +68,21 @@ def train(
     start = _resume(out, flow, average, optimizers, options)
     if start is None:
         start = 0
-        flow.initialise(_batch(data, 0, options).to(device))
+        first = draw(data, 0, options)
+        flow.initialise(torch.cat((first.pictures, first.noisy)).to(device))
         _keep_metrics(out, 0)
-    bits, derive = math.nan, Loss(flow, options.precision)
-    batches = ahead(lambda step: _ready(share(_batch(data, step, options)), device), start, options.steps)
+    bits, derive = math.nan, Loss(flow, options)
+    batches = ahead(lambda step: _ready(draw(data, step, options), device), start, options.steps)
     progress = tqdm(batches, initial=start, total=options.steps, desc="training", disable=not leads())
     for step, batch in enumerate(progress, start):
-        loss = derive(batch.to(device, non_blocking=True))
+        loss = derive(batch.each(lambda part: part.to(device, non_blocking=True)))
         _step(flow, optimizers, step, options)
         _follow(average, flow, step, options.average)
         due = (step + 1) % options.validate_every == 0 or step + 1 == options.steps
         if due and leads():
-            bits = bits_per_dim(average, validation.to(device))
-            row = {"step": step + 1, "loss": loss.item(), "validation_bits_per_dim": bits}
+            figures = validate(average, validation.to(device))
+            bits = figures["validation_bits_per_dim"]
+            row = {"step": step + 1, "loss": loss.item(), **figures}
             _record(out, row)
             _checkpoint(out, step + 1, flow, average, optimizers, options)
             progress.set_postfix(loss=f"{row['loss']:.3f}", bits=f"{bits:.3f}")
@@ -162,20 +116,10 @@ def _follow(average: Flow, flow: Flow, step: int, decay: float) -> None:
     torch._foreach_lerp_(list(average.parameters()), list(flow.parameters()), 1 - decay)
 
 
-def _batch(data: PictureData, step: int, options: TrainingOptions) -> Tensor:
-    """The dequantized crops of one step, (B, C, H, W); the first ones carry noise."""
-    generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
-    x = dequantize(data.batch(options.seed, step, options.batch), generator)
-    count = round(options.noised * options.batch)
-    low, high = (math.log(value) for value in options.noise_range)
-    tau = torch.exp(low + (high - low) * torch.rand(count, 1, 1, 1, generator=generator))
-    x[:count] += tau * torch.randn(x[:count].shape, generator=generator)
-    return x
-
-
-def _ready(batch: Tensor, device: str) -> Tensor:
-    """Pin the memory of a batch for a GPU, so that the host can go on while the GPU reads it."""
-    return batch.pin_memory() if device.startswith("cuda") else batch
+def _ready(batch: Batch, device: str) -> Batch:
+    """This process's share, whose memory is pinned for a GPU, so that the host can go on while that reads."""
+    own = batch.each(share)
+    return own.each(Tensor.pin_memory) if device.startswith("cuda") else own
 
 
 def _step(flow: Flow, optimizers: Optimizers, step: int, options: TrainingOptions) -> None:
@@ -193,27 +137,6 @@ def _step(flow: Flow, optimizers: Optimizers, step: int, options: TrainingOption
             parameter.grad.masked_fill_(bad, 0.0)
     for optimizer in optimizers.values():
         optimizer.step()
-
-
-@torch.no_grad()
-def bits_per_dim(flow: nn.Module, pixels: Tensor, batch: int = 16) -> float:
-    """Mean −log₂ p per dimension of 8-bit pictures, with uniform dequantization.
-
-    The levels of a picture in [0, 1] are 1/256 wide, which adds 8 bits per dimension to those of the density.
-
-    Args:
-        flow: gives log_prob in nats.
-        pixels: uint8 (N, C, H, W).
-        batch: pictures that are evaluated at the same time.
-
-    Source: Theis, van den Oord & Bethge 2016, A note on the evaluation of generative models.
-    """
-    generator = torch.Generator().manual_seed(0)
-    total = 0.0
-    for chunk in pixels.split(batch):
-        x = dequantize(chunk.cpu(), generator).to(pixels.device)
-        total -= float(flow.log_prob(x).double().sum())  # type: ignore[operator]
-    return total / (pixels.numel() * math.log(2)) + 8
 
 
 def curve(out: Path) -> list[tuple[int, float]]:
@@ -250,9 +173,10 @@ def _resume(
     for name, tensor in tensors.items():
         group, rest = name.split(".", 1)
         groups.setdefault(group, {})[rest] = tensor
-    wanted = json.loads(json.dumps(asdict(options)))
+    defaults, wanted = (json.loads(json.dumps(asdict(o))) for o in (TrainingOptions(), options))
+    begun = defaults | metadata["options"]  # options that came later had no effect
     free = {"steps", "validate_every"}
-    changed = [name for name in wanted if name not in free and metadata["options"].get(name) != wanted[name]]
+    changed = [name for name in wanted if name not in free and begun[name] != wanted[name]]
     if changed:
         raise CheckpointError(
             f"{path} is of a training with other {', '.join(changed)}; use the same options or another folder"
