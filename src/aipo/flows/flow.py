@@ -94,8 +94,8 @@ class Flow(nn.Module):
         """
         if tau != 0:
             raise InputError(
-                f"tau = {tau}, but this flow knows pictures without noise only; use tau = 0, or a flow trained "
-                "with noise_levels"
+                f"tau = {tau}, but this flow knows pictures without noise only; use tau = 0, or a flow that "
+                "was trained with noise_levels"
             )
         return self
 
