@@ -5,12 +5,15 @@ import torch
 from elsewhere import elsewhere
 from torch import Tensor
 
+from aipo.basics.arrays import dot
 from aipo.gaussian import LowRankGaussian, posterior
 from aipo.likelihoods import Gaussian, measure
 from aipo.operators import GaussianSensing, Identity, Mask, block_mask, random_mask
+from aipo.path.options import PathOptions
 from aipo.priors import Gaussian as GaussianPrior
+from aipo.reconstruction.reconstruct import reconstruct
 from aipo.selection.filling import harmonic
-from aipo.selection.guard import guarded
+from aipo.selection.guard import Guarded, guard, smoothed
 
 SIDE, HOLE, SIGMA = 16, 6, 0.02
 SHAPE = (1, SIDE, SIDE)
@@ -18,6 +21,7 @@ OPERATOR = block_mask(SHAPE, HOLE)
 INSIDE = ~OPERATOR.mask
 # Pictures per claim: the standard error of a mean of squared errors is then about a twentieth of it.
 COUNT = 200
+MODE = PathOptions((1.0,), evaluations=4)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -30,12 +34,21 @@ def positions() -> Tensor:
     return torch.cartesian_prod(side, side)
 
 
-def world(length: float, pattern: float) -> GaussianPrior:
+class Telling(GaussianPrior):
+    """A Gaussian that tells how untypical a picture is: the mean and variance of d² ~ χ²(n) are n and 2n."""
+
+    def untypical(self, x: Tensor, error: Tensor) -> Tensor:
+        apart = x - self.mean
+        squared = dot(apart, self.precision(apart))
+        return ((squared - apart[0].numel()) / (2 * apart[0].numel()) ** 0.5).clamp_min(0)
+
+
+def world(length: float, pattern: float) -> Telling:
     """Smooth pictures around waves of this amplitude."""
     where = positions()
     covariance = 0.04 * torch.exp(-torch.cdist(where, where) / length) + 1e-6 * torch.eye(len(where))
     mean = 0.5 + pattern * (where[:, 0] * 1.5).sin() * (where[:, 1] * 1.5).sin()
-    return GaussianPrior(mean.reshape(SHAPE), covariance)
+    return Telling(mean.reshape(SHAPE), covariance)
 
 
 def drawn(prior: GaussianPrior, count: int = COUNT, seed: int = 0) -> Tensor:
@@ -45,6 +58,12 @@ def drawn(prior: GaussianPrior, count: int = COUNT, seed: int = 0) -> Tensor:
 
 def filled_by(prior: GaussianPrior, likelihood: Gaussian) -> Tensor:
     return posterior(OPERATOR, prior.surrogate).mode(likelihood.y, likelihood.sigma**2)
+
+
+def guarded(image: Tensor, likelihood: Gaussian, prior) -> Guarded:
+    """As a path that ends at λ = 1 would be; a Gaussian prior's own path is solved in one step."""
+    chosen = torch.zeros(len(image), dtype=torch.long, device=image.device)
+    return guard(likelihood, prior, MODE)(image, chosen, lambda problem: problem)
 
 
 def error(image: Tensor, truth: Tensor) -> float:
@@ -76,15 +95,17 @@ def test_pictures_of_another_world_are_filled_much_better_than_by_the_prior_and_
 
 
 def test_a_prior_that_is_wrong_is_told_from_one_that_is_right():
-    """Of 200 pictures at least 90 %, and the sentence names the share."""
+    """Of 200 pictures at least 90 %."""
     for truth, wrong in ((drawn(PLAIN), True), (drawn(WAVES), False)):
         likelihood = measure(OPERATOR, truth, SIGMA, generator(1))
         found = guarded(filled_by(WAVES, likelihood), likelihood, WAVES)
         assert ((found.share > 0.5) == wrong).double().mean() > 0.9
-        for index in range(COUNT):
-            sentence, share = found.sentence(index), float(found.share[index])
-            assert (sentence is None) == (share == 0)
-            assert sentence is None or f"{100 * share:.0f} %" in sentence
+
+
+def test_the_sentence_names_the_largest_share():
+    assert smoothed(torch.zeros(2)) == []
+    assert "are mixed with 40 % of a smooth filling" in smoothed(torch.tensor([0.4]))[0]
+    assert "up to 70 %" in smoothed(torch.tensor([0.0, 0.7]))[0]
 
 
 def test_only_the_hole_changes_and_each_picture_by_itself():
@@ -112,17 +133,19 @@ def test_only_the_hole_changes_and_each_picture_by_itself():
 def test_nothing_changes_where_there_is_no_hole_or_nothing_around_it(operator):
     image = drawn(PLAIN, 2)
     found = guarded(image, measure(operator, image, SIGMA, generator(1)), WAVES)
-    assert torch.equal(found.image, image) and not found.share.any() and found.sentence(0) is None
+    assert torch.equal(found.image, image) and not found.share.any()
+    assert not found.evaluations.any()
 
 
-def test_nothing_changes_without_a_surrogate():
-    class Bare:
-        def energy(self, x):
-            return x.flatten(1).sum(1)
-
-    image = drawn(PLAIN, 2)
-    found = guarded(image, measure(OPERATOR, image, SIGMA, generator(1)), Bare())
-    assert torch.equal(found.image, image)
+@pytest.mark.parametrize("weight", ["auto", "sure", 1.0])
+def test_only_the_automatic_weight_is_guarded_and_the_result_tells(weight):
+    truth = drawn(PLAIN, 3)
+    likelihood = measure(OPERATOR, truth, SIGMA, generator(1))
+    found = reconstruct(likelihood, WAVES, weight)
+    assert bool((found.smooth > 0.5).all()) == (weight == "auto")
+    assert any("smooth filling" in remark for remark in found.remarks) == (weight == "auto")
+    torch.testing.assert_close(found.data_energy, likelihood(found.image))
+    torch.testing.assert_close(found.prior_energy, WAVES.energy(found.image))
 
 
 def test_entries_lost_beside_a_hole_do_not_count_as_one():
@@ -163,19 +186,36 @@ def test_channels_are_filled_each_by_itself():
         assert torch.allclose(filled[:, channel : channel + 1], alone, atol=1e-12)
 
 
-def test_pictures_on_another_device_stay_there():
-    truth = drawn(PLAIN, 2).float()
-    surrogate = LowRankGaussian.fit(drawn(PLAIN, 40), rank=8)
-
-    class Prior:
-        pass
-
-    prior = Prior()
-    prior.surrogate = surrogate  # type: ignore[attr-defined]
+def test_a_prior_that_does_not_tell_is_guarded_too():
+    """Twice the smooth filling's error at most, where the prior's own filling has five times."""
+    truth, silent = drawn(PLAIN), GaussianPrior(WAVES.mean, WAVES.root @ WAVES.root.T)
     likelihood = measure(OPERATOR, truth, SIGMA, generator(1))
-    here = guarded(truth, likelihood, prior)  # type: ignore[arg-type]
+    image = filled_by(WAVES, likelihood)
+    found = guarded(image, likelihood, silent)
+    assert error(found.image, truth) <= 2 * error(harmonic(image, INSIDE), truth)
+    truth = drawn(WAVES)
+    likelihood = measure(OPERATOR, truth, SIGMA, generator(1))
+    image = filled_by(WAVES, likelihood)
+    assert error(guarded(image, likelihood, silent).image, truth) <= 1.2 * error(image, truth)
+
+
+class Quadratic(torch.nn.Module):
+    """A prior whose energy, surrogate and all are on one device."""
+
+    def __init__(self):
+        super().__init__()
+        self.surrogate = LowRankGaussian.fit(drawn(PLAIN, 40).float(), rank=8)
+
+    def energy(self, x: Tensor) -> Tensor:
+        apart = x - self.surrogate.mean_like(x)
+        return 0.5 * dot(apart, self.surrogate.precision(apart))
+
+
+def test_pictures_on_another_device_stay_there():
+    truth, prior = drawn(PLAIN, 2).float(), Quadratic()
+    likelihood = measure(OPERATOR, truth, SIGMA, generator(1))
+    here = guarded(truth, likelihood, prior)
     with elsewhere() as device:
-        surrogate.to(device)
-        there = guarded(truth.to(device), likelihood.to(device), prior)  # type: ignore[arg-type]
+        there = guarded(truth.to(device), likelihood.to(device), prior.to(device))
         assert there.image.device.type == there.share.device.type == torch.device(device).type
-        assert torch.allclose(there.image.cpu(), here.image, atol=1e-5)
+        assert torch.allclose(there.image.cpu(), here.image, atol=1e-3)

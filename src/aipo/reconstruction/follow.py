@@ -40,6 +40,7 @@ class Followed:
         values: the criterion at every state, (K, B).
         chosen: the state that the criterion chose for each image, (B,).
         evaluations: spent on each image, its copies included, (B,).
+        counted: makes a further problem tell its evaluations to the same progress.
         drawn: the chain, if the only state is its mean.
     """
 
@@ -49,6 +50,7 @@ class Followed:
     values: Tensor
     chosen: Tensor
     evaluations: Tensor
+    counted: Callable[[Problem], Problem]
     drawn: Samples | None = None
 
     @property
@@ -139,7 +141,7 @@ def _path(
     batch = criterion.batch()
     problem = prepared(batch, prior, options)
     least = len(options.weights) if criterion.ends else PATIENCE + 2
-    ahead = forecast(tell, options, len(batch), least)
+    ahead = forecast(tell, options, len(batch), least, count * planned.guard.each)
     tracer = Trace(ahead.watched(problem), options, len(batch) // count)
     tracker, whole = Tracker(PATIENCE), []
     for state in tracer:
@@ -162,7 +164,9 @@ def _path(
             watch(path[-1])
     evaluations = whole[-1].evaluations.reshape(-1, count).sum(0)
     chosen, values = criterion.choose(path, values)
-    return Followed(problem, [state.x for state in whole], path, values, chosen, evaluations)
+    ahead.ended(int(chosen.max()))
+    pictures = [state.x for state in whole]
+    return Followed(problem, pictures, path, values, chosen, evaluations, ahead.watched)
 
 
 def _first(state: State, count: int) -> State:
@@ -214,7 +218,7 @@ def _chain(
         accepted=torch.ones_like(weight, dtype=torch.bool),
     )
     values, chosen = torch.full((1, len(weight)), torch.nan), torch.zeros_like(evaluations)
-    return Followed(problem, [drawn.mean], [state], values, chosen, evaluations, drawn)
+    return Followed(problem, [drawn.mean], [state], values, chosen, evaluations, ahead.watched, drawn)
 
 
 def _ended(drawn: Samples, finite: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Likelihood and prior in, picture out: plan, follow, combine, tell."""
+"""Likelihood and prior in, picture out: plan, follow, combine, guard, tell."""
 
 from aipo.likelihoods import Likelihood
 from aipo.path.options import PathOptions
@@ -31,6 +31,8 @@ def reconstruct(
             - "auto" mixes states of the path. Where single entries or blurred ones were measured (denoising,
               inpainting, deblurring) and noise is Gaussian, SURE chooses the shares. Elsewhere the state of
               the discrepancy principle is averaged with states of smaller λ, down to a quarter of its own.
+              Holes are mixed with a smooth filling as far as that predicts measured entries around them
+              better than the prior does.
             - "mean" is the posterior mean, a chain at λ = 1 instead of a path (`aipo.sample`).
             - "bayes" is λ = 1, the maximum a posteriori; a positive number is λ itself.
             - "sure", "discrepancy" and "l-curve" choose one state of the path. "sure" is PURE for photons.
@@ -52,4 +54,5 @@ def reconstruct(
     planned = plan(likelihood, prior, weight, options, chain)
     found = follow(planned, likelihood.simplest(), prior, watch, progress)
     image, shares = planned.combine(found.pictures, found.weights, found.chosen, found.usable)
-    return reconstruction(planned, found, image, shares, likelihood, prior)
+    guarded = planned.guard(image, found.chosen, found.counted)
+    return reconstruction(planned, found, guarded, shares, likelihood, prior)

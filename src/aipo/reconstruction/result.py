@@ -20,8 +20,9 @@ from aipo.posterior.laplace import laplace_std
 from aipo.priors.prior import Prior
 from aipo.reconstruction.certificate import Certificate, certify
 from aipo.reconstruction.follow import Followed, energies, exact_form
-from aipo.reconstruction.typical import untypical, untypical_sentence
+from aipo.selection.guard import Guarded, smoothed
 from aipo.selection.plans import Plan
+from aipo.selection.typical import untypical, untypical_sentence
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Reconstruction:
         shares: the part of each state in the image, (states, B, colours, places). The colours are luminance
             and chrominance; the places are smooth, middling and rough. There is one colour, or one place, if
             they are treated alike.
+        smooth: the part of a smooth filling in the holes, (B,); 0 where there are none.
         likelihood, prior: D and R.
         residuals: how far the surrogate's closed forms were solved for the whole batch, if by iterations: the
             worst relative residual of its "picture", with which a path or a chain begins, and of its
@@ -62,6 +64,7 @@ class Reconstruction:
     path: list[State]
     chosen: Tensor
     shares: Tensor
+    smooth: PerImage
     likelihood: Likelihood
     prior: Prior
     residuals: dict[str, float]
@@ -85,11 +88,11 @@ class Reconstruction:
     def remarks(self) -> list[str]:
         """What else the user should know, one sentence each.
 
-        Do chains agree, what was not solved for, and is the picture one for this prior?
+        Do chains agree, what was not solved for, who filled a hole, and is the picture one for this prior?
         """
         verdict = [] if self.drawn is None else [self.drawn.verdict]
         far = untypical_sentence(self._simplest, self.prior, self.image, self.untypical)
-        return verdict + unsolved(self.residuals) + far
+        return verdict + unsolved(self.residuals) + smoothed(self.smooth) + far
 
     @cached_property
     def untypical(self) -> PerImage | None:
@@ -150,24 +153,26 @@ class Reconstruction:
 
 
 def reconstruction(
-    planned: Plan, found: Followed, image: Images, shares: Tensor, likelihood: Likelihood, prior: Prior
+    planned: Plan, found: Followed, guarded: Guarded, shares: Tensor, likelihood: Likelihood, prior: Prior
 ) -> Reconstruction:
     """The result of a plan: the picture that was made of its states, with the picture's own energies.
 
     Args:
         planned: the plan.
         found: the states.
-        image: the picture, (B, C, H, W).
-        shares: the part of each state in it, (K, B, colours, places).
+        guarded: the picture, its holes looked after.
+        shares: the part of each state in the picture before that, (K, B, colours, places).
         likelihood, prior: the user's own.
     """
-    images = torch.arange(len(found.chosen), device=found.chosen.device)
+    image = guarded.image
+    images = torch.arange(len(image), device=image.device)
 
     def pick(name: str) -> Tensor:
         return torch.stack([getattr(state, name) for state in found.path])[found.chosen, images]
 
     weight, exact, start = pick("weight"), exact_form(prior), found.start()
-    data, energy, evaluations = pick("data_energy"), pick("prior_energy"), found.evaluations
+    data, energy = pick("data_energy"), pick("prior_energy")
+    evaluations = found.evaluations + guarded.evaluations
     unseen = (image != pick("x")).flatten(1).any(1) | torch.tensor(exact is not prior).to(image.device)
     if bool(unseen.any()):
         (data, energy), evaluations = energies(image, likelihood, exact), evaluations + unseen
@@ -185,6 +190,7 @@ def reconstruction(
         path=found.path,
         chosen=found.chosen,
         shares=shares,
+        smooth=guarded.share,
         likelihood=likelihood,
         prior=prior,
         residuals=dict(found.problem.residuals),

@@ -1,43 +1,57 @@
-"""A guard for holes: where a prior does not know the picture, its filling gives way to the smooth one.
+"""A guard for holes: where a prior does not know the picture, its filling gives way to a smooth one.
 
 In a hole only the prior speaks, and a prior of other pictures fills it worse than a smooth filling does. How
-far the prior can be trusted shows around the hole. A ring of measured entries is taken away and predicted
-twice: by the prior's Gaussian surrogate, and by the smooth (harmonic) filling. With errors e and h of the
-two, the mixture (1 − a) e + a h is smallest for
+far the prior can be trusted shows around the hole. A ring of measured entries is taken away and filled in
+twice: by the same path as the hole, and by the smooth (harmonic) filling. With errors e and h of the two, the
+mixture (1 − a) e + a h is smallest for
 
-    a = −⟨e, h − e⟩ / ‖h − e‖²,   kept within [0, 1].
+    a = −⟨e, h − e⟩ / ‖h − e‖².
 
-The noise of the measured entries is in both errors alike, so it cancels on average. One ring can mislead, so
-there are two of different widths, and the hole is mixed with the smaller of their shares. Everything has a
-closed form, and no evaluation of the prior is spent.
+The noise of the ring is in both errors alike, so it cancels on average. One ring tells a with a standard
+error s, which the scatter between its parts shows. Before the ring is looked at, a lies around 0, as far as
+pictures so untypical of the prior usually need: with spread t, Bayes' rule gives the share
+
+    a t² / (t² + s²),   kept within [0, 1].
 
 Source: Stone 1974, Cross-validatory choice and assessment of statistical predictions; Wolpert 1992, Stacked
-generalization (mixing predictors by their errors on data that were taken away).
+generalization (mixing predictors by their errors on data that were taken away); Liang & Zeger 1986,
+Longitudinal data analysis using generalized linear models (standard errors from clusters).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from aipo.basics.arrays import Images, PerImage, dot, expand
-from aipo.gaussian import Surrogate, posterior
+from aipo.basics.arrays import Images, PerImage, expand
 from aipo.likelihoods import Gaussian, Likelihood
 from aipo.operators import Mask
+from aipo.path.options import PathOptions
+from aipo.path.prepare import prepared
+from aipo.path.problem import Problem
+from aipo.path.trace import Trace
 from aipo.priors.prior import Prior
 from aipo.selection.filling import harmonic
+from aipo.selection.typical import untypical
 
 # Lost entries at least so many pixels from measured ones of their own channel are the cores of holes, which
 # reach `RIM` pixels farther. What is narrower, its neighbours determine.
 DEEP, RIM = 2.5, 2
 
-# Widths of the rings, as parts of the hole's depth. Narrower ones say little of the hole's middle, and wider
-# ones leave too little around them.
-WIDTHS = (0.3, 0.6)
+# Width of the ring, as a part of the hole's depth. A narrower one says little of the hole's middle, and a
+# wider one leaves too little around it.
+WIDTH = 0.2
 
-# The least part of the measured entries that must remain when a ring is taken away.
+# How far shares lie from 0, as a standard deviation: for usual pictures, and for each standard deviation that
+# a picture is from those that the prior was trained on. Where that is not known, any share is as likely.
+SPREAD, ANY = 0.15, 0.5
+
+# The least part of the measured entries that must remain when the ring is taken away.
 REMAINING = 0.25
 
 
@@ -48,93 +62,177 @@ class Guarded:
     Attributes:
         image: (B, C, H, W); outside holes as it was.
         share: of the smooth filling in the holes, (B,); 0 where there are none.
+        evaluations: of the prior, spent on each image, (B,).
     """
 
     image: Images
     share: PerImage
-
-    def sentence(self, index: int) -> str | None:
-        """What was done to one picture and why; None where nothing was."""
-        share = float(self.share[index])
-        if share == 0:
-            return None
-        return (
-            f"The hole is mixed with {100 * share:.0f} % of a smooth filling, because that predicts the "
-            "measured pixels around it best"
-        )
+    evaluations: Tensor
 
 
-# Restored pictures (B, C, H, W) -> the same, their holes guarded.
-Guard = Callable[[Images], Guarded]
+class Guard(Protocol):
+    """Looks after holes of restored pictures."""
+
+    @property
+    def each(self) -> int:
+        """Evaluations at most for each image and each state of the path up to the chosen one."""
+        ...
+
+    def __call__(self, image: Images, chosen: Tensor, counted: Callable[[Problem], Problem]) -> Guarded:
+        """Guard pictures.
+
+        Args:
+            image: restored, (B, C, H, W).
+            chosen: the state of the path that was chosen for each, (B,).
+            counted: makes a problem tell its evaluations, for progress.
+        """
+        ...
 
 
-def unguarded(image: Images) -> Guarded:
-    """Pictures as they are: whoever gives λ asks for the prior's own filling."""
-    return Guarded(image, torch.zeros(len(image)).to(image))
+@dataclass(frozen=True)
+class Unguarded:
+    """Leaves pictures as they are: there is no hole, or λ was given and the prior's own filling is wanted."""
+
+    each: int = 0
+
+    def __call__(self, image: Images, chosen: Tensor, counted: Callable[[Problem], Problem]) -> Guarded:
+        return Guarded(image, torch.zeros(len(image)).to(image), torch.zeros_like(chosen))
 
 
-def guarded(image: Images, likelihood: Likelihood, prior: Prior) -> Guarded:
-    """Mix the holes of restored pictures with a smooth filling, by what the pixels around them say.
+@dataclass(frozen=True)
+class Holes:
+    """Entries that were lost together, and measured ones around them.
 
-    Pictures stay as they are where the operator measures no single entries or has no holes, where the prior
-    has no Gaussian surrogate, and where a ring around the holes would leave too little of the picture.
+    Attributes:
+        hole: boolean (C, H, W).
+        ring: boolean (C, H, W).
+        kept: the measured entries, those of the ring among them.
+        depth: distance of the deepest entry from measured ones, in pixels.
+    """
+
+    hole: Tensor
+    ring: Tensor
+    kept: Tensor
+    depth: float
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """Mixes the holes of restored pictures with a smooth filling, as a ring around them says.
 
     Args:
-        image: restored pictures, (B, C, H, W).
-        likelihood: of B measurements, in its simplest spelling.
-        prior: its `surrogate` stands in for it.
+        likelihood: of the measured entries.
+        prior: R.
+        options: of the path that restored the pictures.
+        holes: where they are.
     """
-    surrogate, kept = getattr(prior, "surrogate", None), likelihood.operator.kept()
-    unchanged = unguarded(image)
-    if surrogate is None or kept is None:
-        return unchanged
-    kept = kept.cpu()
-    core, depth = _cores(kept)
-    rings = list(_rings(core, depth, kept))
-    if not rings:
-        return unchanged
+
+    likelihood: Gaussian
+    prior: Prior
+    options: PathOptions
+    holes: Holes
+
+    @property
+    def each(self) -> int:
+        return self.options.evaluations + 1
+
+    def __call__(self, image: Images, chosen: Tensor, counted: Callable[[Problem], Problem]) -> Guarded:
+        near, ring, place = self.likelihood, self.holes.ring, image.device
+        measured = near.operator.linear.adjoint(near.y)
+        rest = Mask(self.holes.kept & ~ring)
+        without = Gaussian(rest, rest.forward(measured), near.sigma)
+        predicted, evaluations = self._filled(counted(prepared(without, self.prior, self.options)), chosen)
+        taken = ring.to(place)
+        error = torch.where(taken, predicted - measured, 0)
+        apart = torch.where(taken, harmonic(measured, ~rest.mask) - predicted, 0)
+        share = stacked(error, apart, round(self.holes.depth), _spread(near, self.prior, image))
+        smooth = harmonic(image, self.holes.hole)
+        change = torch.where(self.holes.hole.to(place), smooth - image, 0)
+        return Guarded(image + expand(share, image) * change, share, evaluations)
+
+    def _filled(self, problem: Problem, chosen: Tensor) -> tuple[Images, Tensor]:
+        """Each image's chosen state of the path of a problem, and the evaluations that it took."""
+        trace, states = Trace(problem, self.options), []
+        for state in islice(trace, int(chosen.max()) + 1):
+            states.append(state)
+            trace.retire(chosen <= state.index)
+        images = torch.arange(len(chosen), device=chosen.device)
+        return torch.stack([state.x for state in states])[chosen, images], states[-1].evaluations
+
+
+def smoothed(share: PerImage) -> list[str]:
+    """A sentence if holes were mixed with a smooth filling; else none."""
+    if not bool((share > 0).any()):
+        return []
+    most = f"{100 * float(share.max()):.0f} %"
+    how = most if len(share) == 1 else f"up to {most}"
+    return [
+        f"holes are mixed with {how} of a smooth filling, because that predicts the measured pixels around "
+        "them best"
+    ]
+
+
+def stacked(error: Images, apart: Images, cell: int, spread: PerImage) -> PerImage:
+    """The share of a second predictor in a mixture of two, (B,), within [0, 1].
+
+    Args:
+        error: of the first predictor, where it can be judged; 0 elsewhere, (B, C, H, W).
+        apart: the second one minus the first, likewise.
+        cell: errors in square cells of so many pixels are taken as independent of those in other cells.
+        spread: how far the share may lie from 0, as a standard deviation, (B,).
+    """
+    along, squared = (_in_cells(values, cell) for values in (-error * apart, apart.square()))
+    whole = squared.sum(1).clamp_min(torch.finfo(apart.dtype).tiny)
+    share = along.sum(1) / whole
+    variance = (along - share[:, None] * squared).square().sum(1) / whole.square()
+    return (share / (1 + variance / spread.square())).clamp(0, 1)
+
+
+def _in_cells(values: Images, cell: int) -> Tensor:
+    """Sums over square cells and channels, (B, cells)."""
+    bottom, right = -values.shape[2] % cell, -values.shape[3] % cell
+    whole = F.pad(values.sum(1, keepdim=True), (0, right, 0, bottom))
+    return F.avg_pool2d(whole, cell, divisor_override=1).flatten(1)
+
+
+def _spread(likelihood: Likelihood, prior: Prior, image: Images) -> PerImage:
+    far = untypical(likelihood, prior, image)
+    return torch.full_like(likelihood.noise_level, ANY) if far is None else SPREAD * (1 + far)
+
+
+def guard(likelihood: Likelihood, prior: Prior, options: PathOptions) -> Guard:
+    """A guard where there are holes that can be judged by what was measured around them; else none.
+
+    Args:
+        likelihood: in its simplest spelling.
+        options: of the path.
+    """
     near = likelihood.gaussian()
-    shares = [_share(near, surrogate, kept, ring) for ring in rings]
-    share = torch.stack(shares).amin(0).to(image)
-    hole = _grown(core, RIM) & ~kept
-    change = torch.where(hole.to(image.device), harmonic(image, hole) - image, 0)
-    return Guarded(image + expand(share, image) * change, share)
+    kept = near.operator.kept()
+    holes = None if kept is None else find_holes(kept.cpu())
+    return Unguarded() if holes is None else Stacked(near, prior, options, holes)
 
 
-def _share(near: Gaussian, surrogate: Surrogate, kept: Tensor, ring: Tensor) -> PerImage:
-    """The part of the smooth filling in the best mixture for a ring, (B,).
+def find_holes(kept: Tensor) -> Holes | None:
+    """The holes among lost entries; None if there are none, or if too little is left around a ring.
 
     Args:
-        near: the measured entries.
-        ring: those that are taken away, boolean (C, H, W).
+        kept: which entries are measured, boolean (C, H, W).
     """
-    measured = near.operator.linear.adjoint(near.y).double()
-    rest, taken = Mask(kept & ~ring), ring.to(measured.device)
-    by_prior = posterior(rest, surrogate).mode(rest.forward(measured), near.sigma.double() ** 2)
-    error = torch.where(taken, by_prior - measured, 0)
-    apart = torch.where(taken, harmonic(measured, ~rest.mask) - by_prior, 0)
-    tiny = torch.finfo(apart.dtype).tiny
-    return (-dot(error, apart) / dot(apart, apart).clamp_min(tiny)).clamp(0, 1)
-
-
-def _cores(kept: Tensor) -> tuple[Tensor, float]:
-    """The cores of holes, boolean (C, H, W), and how deep the deepest lost entry lies, in pixels."""
     from scipy.ndimage import distance_transform_edt  # only here: it is slow to import
 
     lost = ~kept.numpy()
     seen = lost & kept.flatten(1).any(1).numpy()[:, None, None]  # a channel without any is no hole
     distance = np.stack([np.asarray(distance_transform_edt(channel)) for channel in seen])
-    return torch.from_numpy(distance >= DEEP), float(distance.max())
-
-
-def _rings(core: Tensor, depth: float, kept: Tensor) -> Iterator[Tensor]:
-    """Measured entries around the holes, boolean (C, H, W) each; none where there is no hole."""
+    core = torch.from_numpy(distance >= DEEP)
     if not bool(core.any()):
-        return
-    for width in sorted({max(1, round(part * depth)) for part in WIDTHS}):
-        ring = _grown(core, RIM + width) & kept
-        if int(ring.sum()) <= (1 - REMAINING) * int(kept.sum()):
-            yield ring
+        return None
+    depth = float(distance.max())
+    width = max(1, round(WIDTH * depth))
+    ring = _grown(core, RIM + width) & kept
+    if int(ring.sum()) > (1 - REMAINING) * int(kept.sum()):
+        return None
+    return Holes(_grown(core, RIM) & ~kept, ring, kept, depth)
 
 
 def _grown(core: Tensor, steps: int) -> Tensor:

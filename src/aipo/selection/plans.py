@@ -17,7 +17,10 @@ from aipo.priors.prior import Prior
 from aipo.selection.combine import Alone, Combine, LowestRisk, NearWeights
 from aipo.selection.criteria import Criterion, Discrepancy, Given, LCurve, Mean, Sure
 from aipo.selection.defaults import path_to_minima, path_to_mix
+from aipo.selection.guard import Guard, Unguarded, guard
 from aipo.selection.structure import residual_tells
+
+UNGUARDED = Unguarded()
 
 Weight = float | Literal["auto", "mean", "bayes", "sure", "discrepancy", "l-curve"]
 
@@ -30,12 +33,14 @@ class Plan:
         options: how the path is followed, or how the chain of the posterior mean is run.
         criterion: what judges the states of the path.
         combine: how the states become one picture.
+        guard: what looks after holes that the prior fills.
         reason: what is done and why, in one sentence.
     """
 
     options: PathOptions | LangevinOptions
     criterion: Criterion
     combine: Combine
+    guard: Guard
     reason: str
 
 
@@ -98,11 +103,13 @@ def _automatic(likelihood: Likelihood, prior: Prior, options: PathOptions | None
         entries = likelihood.operator.kept() is not None
         known = "single entries were measured" if entries else "only fine detail was lost"
         why = f"SURE (Stein's estimate of the error) mixes its pictures: noise is Gaussian and {known}"
-        return _plan(options or usual, sure, LowestRisk(sure), why)
+        options = options or usual
+        return _plan(options, sure, LowestRisk(sure), why, guard(likelihood, prior, options))
     options = options or _once(usual)
     because = "noise is not Gaussian" if tells else "SURE cannot judge what mixed measurements leave open"
     why = f"pictures whose residual is about as large as the noise are averaged, because {because}"
-    return _plan(options, Discrepancy(likelihood, options.falls), NearWeights(), why)
+    criterion, watch = Discrepancy(likelihood, options.falls), guard(likelihood, prior, options)
+    return _plan(options, criterion, NearWeights(), why, watch)
 
 
 def _sure(likelihood: Likelihood, options: PathOptions) -> Plan:
@@ -117,11 +124,13 @@ def _mean(likelihood: Likelihood, chain: LangevinOptions) -> Plan:
         f"The posterior mean was asked for, over {chain.evaluations - chain.burn_in} draws of {several} at "
         "λ = 1; if the prior is correct, it minimises the expected squared error."
     )
-    return Plan(chain, Mean(likelihood), Alone(), reason)
+    return Plan(chain, Mean(likelihood), Alone(), UNGUARDED, reason)
 
 
-def _plan(options: PathOptions, criterion: Criterion, combine: Combine, why: str) -> Plan:
-    return Plan(options, criterion, combine, f"{options.described()}; {why}.")
+def _plan(
+    options: PathOptions, criterion: Criterion, combine: Combine, why: str, guard: Guard = UNGUARDED
+) -> Plan:
+    return Plan(options, criterion, combine, guard, f"{options.described()}; {why}.")
 
 
 def _once(options: PathOptions) -> PathOptions:

@@ -12,7 +12,7 @@ from aipo.likelihoods import measure
 from aipo.operators import GaussianSensing, Identity, LinearOperator, block_mask
 from aipo.path.options import PathOptions
 from aipo.reconstruction.reconstruct import reconstruct
-from aipo.reconstruction.typical import LEFT, UNKNOWN
+from aipo.selection.typical import LEFT, UNKNOWN
 
 SHAPE = (1, 28, 28)
 QUICK = PathOptions((1.0,), evaluations=8)
