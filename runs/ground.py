@@ -7,7 +7,8 @@ The same script measures an older checkout (`PYTHONPATH=OLD/src python runs/grou
 this one (`… measure after`), on one machine, one thread, with what both offer. A figure that a version cannot
 give is the error that it ends in. Every figure goes to docs/results/ground.jsonl as soon as it is measured,
 and the newest one of a label counts. Everything here runs with the package alone, on photographs that come
-with scikit-image. `quality.py`, `first_light.py` and `tasks.py` measure the pictures of the tables.
+with scikit-image. `quality.py`, `first_light.py` and `tasks.py` measure the pictures of the tables, and
+`typical.py` those that a prior was not trained on.
 """
 
 import argparse
@@ -271,6 +272,34 @@ def told(action: Callable[[], Any]) -> str:
     return "works"
 
 
+def speckle() -> dict:
+    """Chains of a dark value beside bright ones under speckle: spread of the dark one beside quadrature's."""
+    kind, shape, count = aipo.priors.Gaussian, (1, 1, 4), 100
+    prior = kind(torch.full(shape, 0.5).double(), 0.04 * torch.eye(4).double())
+    dark = torch.linspace(0.02, 0.04, count, dtype=torch.float64)
+    y = torch.stack((dark, 0.6 + dark, 0.9 + dark, 1.1 + dark), 1).reshape(count, *shape)
+    options = aipo.LangevinOptions(1600, 300)
+    spread = aipo.sample(noise.Gamma(op.Identity(shape), y, 20.0), prior, options=options).std[:, 0, 0, 0]
+    grid = torch.linspace(1e-4, 0.5, 5001, dtype=torch.float64)
+    single = noise.Gamma(op.Identity((1, 1, 1)), dark.reshape(-1, 1, 1, 1), 20.0)
+    energy = torch.stack([single(x.expand(count, 1, 1, 1)) + 12.5 * (x - 0.5) ** 2 for x in grid], 1)
+    weights = torch.softmax(-energy, 1)
+    mean = (weights * grid).sum(1, keepdim=True)
+    exact = (weights * (grid - mean) ** 2).sum(1).sqrt()
+    return {"spread, times the exact one": float((spread / exact).log().mean().exp())}
+
+
+def progress() -> dict:
+    """What the bar of a noisy photograph expects, times what it takes, after a tenth of the evaluations."""
+    (_, y), prior = noisy(), aipo.load_prior("photos")
+    seen: list[tuple[int, int]] = []
+    likelihood = noise.Gaussian(op.Identity(SHAPE), y[:1], 0.1)
+    aipo.reconstruct(likelihood, prior, progress=lambda done, expected: seen.append((done, expected)))
+    whole = seen[-1][0]
+    foreseen = next(expected for done, expected in seen if done >= 0.1 * whole)
+    return {"steps of the bar": len(seen), "expected, times what it takes": foreseen / whole}
+
+
 FIGURES: tuple[Callable[[], dict], ...] = (
     import_seconds,
     spellings,
@@ -286,6 +315,8 @@ FIGURES: tuple[Callable[[], dict], ...] = (
     python_types,
     pickles,
     unused_options,
+    speckle,
+    progress,
 )
 
 

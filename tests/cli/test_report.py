@@ -30,7 +30,7 @@ from aipo.operators import (
 COLOUR = (3, 16, 16)
 RECORD = Record(
     "denoise", "a", None, 20.0, 30.5, -100.0, -2000.0, 0.5, "sure", 42, 1.5, "budget", 3.0, "a path", 0.1,
-    None, None, {}, [],
+    None, None, {}, None, [],
 )  # fmt: skip
 
 
