@@ -394,6 +394,6 @@ def test_the_posterior_mean_from_the_command_line(tmp_path, clean, capsys):
     (record,) = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert record["criterion"] == "mean" and "each of 2 chains" in record["plan"]
     assert record["rhat"] > 1 and record["effective"] > 0 and record["status"] in ("agreeing", "drawn")
-    (remark,) = record["remarks"]
+    remark = record["remarks"][0]
     assert "R̂ of 2 chains" in remark and f"denoise c: {remark}" in capsys.readouterr().out
     assert record["evaluations"] == 2 * 41 + 1 and record["sigma"] == pytest.approx(0.1)
