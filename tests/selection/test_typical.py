@@ -12,7 +12,7 @@ from aipo.likelihoods import measure
 from aipo.operators import GaussianSensing, Identity, LinearOperator, block_mask
 from aipo.path.options import PathOptions
 from aipo.reconstruction.reconstruct import reconstruct
-from aipo.selection.typical import LEFT, UNKNOWN
+from aipo.selection.typical import LEFT, UNKNOWN, untypical_sentence
 
 SHAPE = (1, 28, 28)
 QUICK = PathOptions((1.0,), evaluations=8)
@@ -28,15 +28,30 @@ def restored(operator: LinearOperator, x: Tensor, sigma: float = 0.05):
     return reconstruct(likelihood, load_prior("fashion28"), 1.0, QUICK)
 
 
-@pytest.mark.parametrize(
-    "operator", [Identity(SHAPE), block_mask(SHAPE, 9), GaussianSensing(SHAPE, 500, seed=0)], ids=str
-)
+OPERATORS = {
+    "denoising": Identity(SHAPE),
+    "inpainting": block_mask(SHAPE, 9),
+    "sensing": GaussianSensing(SHAPE, 500, seed=0),
+}
+
+
+@pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
 def test_a_chessboard_is_no_garment(operator):
     result = restored(operator, board(28))
     assert result.untypical is not None and float(result.untypical) > 3
     (sentence,) = result.remarks
     assert sentence.startswith("The picture is unlike anything")
     assert f"{float(result.untypical):.1f} standard deviations" in sentence
+
+
+@pytest.mark.parametrize(
+    ("far", "said"), [(3.0, None), (4.0, "unusual for the prior"), (6.0, "unlike anything")]
+)
+def test_the_sentence_is_as_strong_as_the_finding(far, said):
+    likelihood = measure(Identity(SHAPE), torch.full((1, *SHAPE), 0.5), 0.1)
+    found = untypical_sentence(likelihood, Asked(), likelihood.y, torch.tensor([far]))
+    assert (found == []) == (said is None)
+    assert said is None or (said in found[0] and f"{far:.1f} standard deviations" in found[0])
 
 
 def test_of_a_batch_the_untypical_ones_are_counted():

@@ -10,8 +10,9 @@ from aipo.priors.library import bundled_priors, load_prior
 from aipo.priors.prior import Prior
 from aipo.selection.structure import residual_tells
 
-# A picture is called untypical from so many standard deviations on.
-UNTYPICAL = 3.0
+# From so many standard deviations on a picture is called unusual, and unlike anything. Of pictures like those
+# of the training up to one in twelve is unusual (docs/results/typical.md).
+UNTYPICAL, UNLIKE = 3.0, 5.0
 
 # The part of the noise of single entries that a restoration leaves at most, as an error of the picture.
 LEFT = 0.5
@@ -39,14 +40,14 @@ def untypical_sentence(
     """
     if found is None or not bool((found > UNTYPICAL).any()):
         return []
-    far = found > UNTYPICAL
+    far, most = found > UNTYPICAL, float(found.max())
     which = "The picture is" if len(found) == 1 else f"{int(far.sum())} of {len(found)} pictures are"
     known = " or ".join(_known_to(image[far], _error(likelihood)[far]))
     remedy = f"try --prior {known}" if known else "train a prior on such pictures (aipo train)"
-    return [
-        f"{which} unlike anything that the prior was trained on: {float(found.max()):.1f} standard "
-        f"deviations; {remedy}, and trust nothing that was filled in"
-    ]
+    if most > UNLIKE:
+        said = f"unlike anything that the prior was trained on: {most:.1f} standard deviations; {remedy}"
+        return [f"{which} {said}, and trust nothing that was filled in"]
+    return [f"{which} unusual for the prior: {most:.1f} standard deviations; perhaps {remedy}"]
 
 
 def _error(likelihood: Likelihood) -> PerImage:
