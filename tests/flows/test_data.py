@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from aipo.basics.errors import InputError
-from aipo.flows.training.data import PictureData, dequantize, load_pictures
+from aipo.flows.training.data import PictureData, ahead, dequantize, enlarged, load_pictures
 
 RNG = np.random.default_rng(0)
 
@@ -188,6 +188,88 @@ def test_whole_pictures():
     data = PictureData(PLACES[:1], crop=None, flips=False)
     assert data.shape == (3, 8, 8)
     assert (data.batch(0, 0, 2).numpy() == PLACES[0]).all()
+
+
+# Enlarged windows.
+
+# Five times its row, its column and 0: an enlarged window tells its place and its size.
+SLOPES = 5 * np.stack([*np.meshgrid(np.arange(40), np.arange(40), indexing="ij"), np.zeros((40, 40))])
+SLOPES = SLOPES.astype(np.uint8)
+
+
+def test_without_zoom_a_batch_is_made_of_windows_as_they_are():
+    rng, expected = np.random.Generator(np.random.PCG64([4, 17])), []
+    for index in rng.integers(3, size=16):
+        top, left = rng.integers(PLACES[index].shape[1] - 2), rng.integers(6)
+        window = PLACES[index][:, top : top + 3, left : left + 3]
+        expected.append(window[:, :, ::-1] if rng.random() < 0.5 else window)
+    for data in (PictureData(PLACES, 3, True), PictureData(PLACES, 3, True, zoom_range=(0.5, 0.5))):
+        assert (data.batch(seed=4, step=17, size=16).numpy() == np.stack(expected)).all()
+
+
+def test_an_enlarged_window_is_what_the_formula_says():
+    """Entry i of 40 lies at top + (i + 1/2) · 32/40 − 1/2; away from the border the filter keeps slopes."""
+    batch = PictureData([SLOPES], None, False, 1.0, (0.8, 0.8)).batch(seed=0, step=0, size=300).numpy()
+    assert batch.shape == (300, 3, 40, 40) and batch.dtype == np.uint8
+    inner = np.arange(3, 37)
+    places = (inner + 0.5) * 0.8 - 0.5
+    corners = set()
+    for rows, columns, nothing in batch:
+        top, left = round(rows[20, 20] / 5 - places[17]), round(columns[20, 20] / 5 - places[17])
+        corners.add((top, left))
+        assert np.abs(rows[inner][:, inner] - 5 * (top + places)[:, None]).max() < 0.51
+        assert np.abs(columns[inner][:, inner] - 5 * (left + places)[None]).max() < 0.51
+        assert (nothing == 0).all()
+    for drawn in zip(*corners, strict=True):
+        assert set(drawn) == set(range(9)), "every place of a window of 32 in 40"
+
+
+def test_a_share_of_the_crops_is_enlarged_from_windows_of_every_side():
+    batch = PictureData([SLOPES], None, False, 0.5, (0.5, 1.0)).batch(0, 0, 2000).numpy().astype(float)
+    rows = np.round(8 * (batch[:, 0, 35, 20] - batch[:, 0, 4, 20]) / 31)
+    columns = np.round(8 * (batch[:, 1, 20, 35] - batch[:, 1, 20, 4]) / 31)
+    assert (rows == columns).all(), "the aspect stays"
+    assert set(rows) == set(range(20, 41))
+    whole = 0.5 + 0.5 / 40  # not enlarged, or drawn from 0.9875 to 1
+    assert abs((rows == 40).mean() - whole) < 4 * math.sqrt(0.25 / 2000)
+    assert (batch[rows == 40] == SLOPES).all()
+
+
+def test_the_filter_keeps_parabolas_away_from_the_border():
+    """Linear interpolation and other cubic filters do not."""
+    parabola = np.broadcast_to((5 * np.arange(8) ** 2).astype(np.uint8), (1, 8, 8))
+    inner = np.arange(4, 12)
+    expected = 5 * ((inner + 0.5) / 2 - 0.5) ** 2
+    for levels in (parabola, parabola.transpose(0, 2, 1)):
+        found = enlarged(levels, 16, 16)
+        along = found[0, 8] if levels is parabola else found[0, :, 8]
+        assert np.abs(along[inner] - expected).max() < 0.51
+
+
+def test_levels_do_not_wrap_around_where_the_filter_overshoots():
+    edge = np.zeros((1, 8, 8), np.uint8)
+    edge[:, :, 4:] = 255
+    found = enlarged(edge, 10, 10)
+    assert (found[:, :, :4] < 64).all() and (found[:, :, 6:] > 192).all()
+
+
+def test_enlarged_batches_are_the_same_after_a_stop():
+    def batches(start: int) -> list[torch.Tensor]:
+        data = PictureData([picture.copy() for picture in PLACES], 5, True, 0.5, (0.5, 1.0))
+        return list(ahead(lambda step: data.batch(seed=4, step=step, size=8), start, 6))
+
+    whole, resumed = batches(0), batches(2)
+    assert all(torch.equal(a, b) for a, b in zip(whole[2:], resumed, strict=True))
+    assert not torch.equal(whole[2], whole[3])
+
+
+@pytest.mark.parametrize(
+    ("zoomed", "zoom_range"),
+    [(-0.1, (0.8, 1)), (1.1, (0.8, 1)), (0.5, (0, 1)), (0.5, (0.9, 0.8)), (0.5, (0.8, 1.2))],
+)
+def test_a_wrong_zoom_is_refused(zoomed, zoom_range):
+    with pytest.raises(InputError, match="zoom"):
+        PictureData(PLACES, 3, True, zoomed, zoom_range)
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,16 @@ def test_a_flow_with_noise_levels_goes_on_from_a_plain_one(tmp_path):
         fit(tmp_path / "back", initial=same)
 
 
+def test_typical_pictures_are_enlarged_as_those_of_training_but_figures_are_of_pictures_as_they_are(tmp_path):
+    still, plain = replace(OPTIONS, learning_rate=0.0), fit(tmp_path / "plain")
+    zoomed = replace(TRAINING, zoomed=1.0, zoom_range=(0.5, 0.5))
+    prior = fit_prior(zoomed, VALIDATION, tmp_path / "zoomed", FLOW, still, ORIGIN, initial=plain)
+    assert prior.card["validation_bits_per_dim"] == plain.card["validation_bits_per_dim"]
+    assert prior.card["typicality"] != plain.card["typicality"]
+    assert prior.card["training"]["zoomed"] == 1.0
+    assert load_prior(tmp_path / "zoomed").card["training"]["zoom_range"] == [0.5, 0.5]
+
+
 @pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors"])
 def test_files_of_somebody_else_are_not_replaced(tmp_path, name):
     (tmp_path / name).write_text("mine")

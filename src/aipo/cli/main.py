@@ -169,6 +169,15 @@ def _train_parser() -> ArgumentParser:
     parser.add_argument("--holdout", type=int, default=20, help="last pictures, kept for validation")
     parser.add_argument("--crop", type=int, default=None, help="side of square training crops; default whole")
     parser.add_argument("--flips", type=bool, default=True, help="mirror half of the crops left to right")
+    parser.add_argument(
+        "--zoomed", type=float, default=0.0, help="share of the crops that are smaller windows, enlarged"
+    )
+    parser.add_argument(
+        "--zoom_range",
+        type=tuple[float, float],
+        default=(0.8, 1.0),
+        help="smallest and largest side of these windows, as parts of the crop's",
+    )
     parser.add_argument("--about", type=str, default="the user's own pictures", help="data, for the card")
     parser.add_argument("--licence", type=str, default="that of the pictures", help="terms, for the card")
     parser.add_argument("--device", type=str, default="cpu", help="cpu or cuda; several GPUs by torchrun")
@@ -187,7 +196,9 @@ def _train(config: Namespace) -> int:
         raise InputError(
             f"holdout = {config.holdout} of {len(pictures)} pictures leaves none to train or validate on"
         )
-    training = PictureData(pictures[: -config.holdout], config.crop, config.flips)
+    training = PictureData(
+        pictures[: -config.holdout], config.crop, config.flips, config.zoomed, config.zoom_range
+    )
     validation = PictureData(pictures[-config.holdout :], config.crop, False)
     command = shlex.join(["aipo", *sys.argv[1:]])
     origin = Origin(config.name or folder.name, config.about, config.licence, command)

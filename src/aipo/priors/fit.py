@@ -77,7 +77,8 @@ def fit_prior(
 
     Args:
         training: crops to fit.
-        validation: held-out pictures for bits per dimension.
+        validation: held-out pictures for bits per dimension. The surrogate's kind is chosen, and typical
+            energies are measured, on these pictures enlarged as often as those of training are.
         initial: a prior whose weights training goes on from, of the same architecture; a flow with noise
             levels may also go on from one without.
 
@@ -108,7 +109,8 @@ def fit_prior(
     train(flow, training, held_out, out / "training", options, device)
     flow.cpu()
     _round_to_half(flow)
-    surrogate = _surrogate(training, validation, flow_options.any_size)
+    alike = replace(validation, zoomed=training.zoomed, zoom_range=training.zoom_range)
+    surrogate = _surrogate(training, alike, flow_options.any_size)
     card = {
         "format": 1,
         "name": origin.name,
@@ -119,14 +121,15 @@ def fit_prior(
         "licence": origin.licence,
         "command": origin.command,
         "training": asdict(options)
-        | {"crop": training.crop, "flips": training.flips, "torch": torch.__version__},
+        | {name: getattr(training, name) for name in ("crop", "flips", "zoomed", "zoom_range")}
+        | {"torch": torch.__version__},
         "machine": _machine(device),
         "parameters": sum(parameter.numel() for parameter in flow.parameters()),
         **{name: round(figure, 4) for name, figure in validate(flow, held_out).items()},
         "curve": _thinned(curve(out / "training")),
     }
     prior = FlowPrior(flow, surrogate, card)
-    card["typicality"] = fit_typicality(prior.energies, of_sizes(validation, flow_options.any_size)).card()
+    card["typicality"] = fit_typicality(prior.energies, of_sizes(alike, flow_options.any_size)).card()
     if leads():
         prior.save(out)
         write_atomic(out / CARD_NAME, model_card(card).encode())

@@ -21,6 +21,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 from tqdm import tqdm
 
 from aipo.basics.arrays import Images
@@ -102,15 +103,21 @@ class PictureData:
         pictures: uint8 (C, H, W) each, all with the same number of channels.
         crop: side of the square crops in pixels; None takes whole pictures, which must then have one size.
         flips: mirror half of the crops left to right.
+        zoomed: share of the crops, in [0, 1], that are smaller windows at a random place, enlarged to the
+            crop's size. Enlarged pictures have less fine detail, so the rest stays as it is.
+        zoom_range: smallest and largest side of such a window, as parts of the crop's side, in (0, 1]; drawn
+            uniformly, then rounded to pixels.
 
     Raises:
-        InputError: there is no picture, pictures differ in channels or, without a crop, in size, or the crop
-            is not positive or larger than a picture.
+        InputError: there is no picture, pictures differ in channels or, without a crop, in size, the crop
+            is not positive or larger than a picture, or a share or range is outside its limits.
     """
 
     pictures: list[np.ndarray]
     crop: int | None
     flips: bool
+    zoomed: float = 0.0
+    zoom_range: tuple[float, float] = (0.8, 1.0)
 
     def __post_init__(self):
         if not self.pictures:
@@ -124,6 +131,10 @@ class PictureData:
             raise InputError(f"the pictures have {len(shapes)} sizes; set a crop, for example crop=48")
         if self.crop is not None and min(min(shape[1:]) for shape in shapes) < self.crop:
             raise InputError(f"crop = {self.crop} is larger than the smallest picture; use a smaller crop")
+        if not 0 <= self.zoomed <= 1:
+            raise InputError(f"zoomed = {self.zoomed}; use a share from 0 to 1")
+        if not 0 < self.zoom_range[0] <= self.zoom_range[1] <= 1:
+            raise InputError(f"zoom_range = {self.zoom_range}; use 0 < smallest <= largest <= 1")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -140,10 +151,24 @@ class PictureData:
     def _crop(self, index: int, rng: np.random.Generator) -> np.ndarray:
         picture = self.pictures[index]
         _, height, width = self.shape
-        top = rng.integers(picture.shape[1] - height + 1)
-        left = rng.integers(picture.shape[2] - width + 1)
-        crop = picture[:, top : top + height, left : left + width]
+        part = rng.uniform(*self.zoom_range) if self.zoomed and rng.random() < self.zoomed else 1.0
+        rows, columns = max(1, round(part * height)), max(1, round(part * width))
+        top = rng.integers(picture.shape[1] - rows + 1)
+        left = rng.integers(picture.shape[2] - columns + 1)
+        window = picture[:, top : top + rows, left : left + columns]
+        crop = window if (rows, columns) == (height, width) else enlarged(window, height, width)
         return crop[:, :, ::-1] if self.flips and rng.random() < 0.5 else crop
+
+
+def enlarged(levels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A picture, uint8 (C, H, W), resampled to (C, height, width), at least as large.
+
+    Source: Keys 1981, Cubic convolution interpolation for digital image processing, with a = −1/2, which
+    leaves slopes as they are. PyTorch has this filter as its antialiased one.
+    """
+    given = torch.from_numpy(levels[None].astype(np.float32))
+    found = interpolate(given, (height, width), mode="bicubic", antialias=True)
+    return found[0].round().clamp(0, 255).to(torch.uint8).numpy()
 
 
 def dequantize(pixels: Tensor, generator: torch.Generator) -> Images:
