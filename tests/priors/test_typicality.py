@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from elsewhere import elsewhere
 from scipy.stats import chi2, norm
 from torch import Tensor
 
@@ -111,3 +112,14 @@ def test_of_a_large_picture_the_middle_is_looked_at():
     found, other = prior.untypical(x, error), prior.untypical(middle, error)
     assert found is not None and other is not None
     assert torch.equal(found, other)
+
+
+def test_pictures_on_another_device_stay_there(told):
+    x = pictures(3, seed=8, spread=0.15)
+    levels = torch.tensor([0.01, 0.3, 0.05]).double()
+    here = told(energies, x, levels)
+    assert (here > 0).any() and (here < 37).all()
+    with elsewhere() as device:
+        there = told(energies, x.to(device), levels.to(device))
+        assert there.device.type == torch.device(device).type
+        assert torch.allclose(there.cpu(), here, atol=1e-6)
