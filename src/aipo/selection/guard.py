@@ -36,6 +36,7 @@ from aipo.path.prepare import prepared
 from aipo.path.problem import Problem
 from aipo.path.trace import Trace
 from aipo.priors.prior import Prior
+from aipo.selection.combine import picked
 from aipo.selection.filling import harmonic
 from aipo.selection.typical import untypical
 
@@ -156,8 +157,7 @@ class Stacked:
         for state in islice(trace, int(chosen.max()) + 1):
             states.append(state)
             trace.retire(chosen <= state.index)
-        images = torch.arange(len(chosen), device=chosen.device)
-        return torch.stack([state.x for state in states])[chosen, images], states[-1].evaluations
+        return picked([state.x for state in states], chosen), states[-1].evaluations
 
 
 def smoothed(share: PerImage) -> list[str]:
