@@ -29,6 +29,7 @@ class Status(IntEnum):
     DIVERGED = 4
     AGREEING = 5
     DRAWN = 6
+    DENOISED = 7
 
     @property
     def remedy(self) -> str:
@@ -48,4 +49,5 @@ _REMEDIES = {
     Status.AGREEING: "The picture is the mean of several chains that agree (R̂ ≤ 1.05); nothing to do.",
     Status.DRAWN: "The picture is the mean of draws from chains that are not known to agree; run several, "
     "such as LangevinOptions(chains=4), and more evaluations where R̂ is above 1.05.",
+    Status.DENOISED: "The picture is the posterior mean, which the prior gives at once; nothing to do.",
 }

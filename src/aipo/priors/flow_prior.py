@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from aipo.basics.arrays import Images, PerImage, check_tensor
 from aipo.basics.errors import InputError
 from aipo.flows import Flow, Precision, posterior_mean
+from aipo.flows.conditional import LEVELS
 from aipo.gaussian import LowRankGaussian, LowRankStationary, StationaryGaussian
 from aipo.io import tensors as checkpoints
 from aipo.priors.typicality import LARGEST, typicality
+from aipo.priors.views import MIRRORED, PLAIN, SHIFTS, View
 
 Fitted: TypeAlias = LowRankGaussian | LowRankStationary | StationaryGaussian
 
@@ -72,7 +74,21 @@ class FlowPrior(nn.Module):
         padded = self._pad(x)
         return -self.flow.at(tau).log_prob(padded) * (x[0].numel() / padded[0].numel())
 
-    def denoise(self, y: Images, sigma: float) -> Images:
+    @property
+    def loudest(self) -> float:
+        """The standard deviation of the strongest noise that the flow was told in training; 0 if of none."""
+        if not self.noise_levels:
+            return 0.0
+        return float(self.card.get("training", {}).get("told_range", LEVELS)[1])
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """How a picture may be seen and stay as likely: shifted, if any size will do, or mirrored."""
+        if self.shape[1] is None:
+            return SHIFTS
+        return MIRRORED if self.card.get("training", {}).get("flips", False) else (PLAIN,)
+
+    def denoise(self, y: Images, sigma: float, view: View = PLAIN) -> Images:
         """The posterior mean of pictures x given y = x + σ n, n white noise, by one evaluation.
 
         It is y + σ² ∇log p(y; σ), exactly the mean if p(·; σ) is exactly the density of noisy pictures. A
@@ -81,15 +97,16 @@ class FlowPrior(nn.Module):
         Args:
             y: (B, C, H, W).
             sigma: σ, 0 to 1, in units of x.
+            view: how the flow sees y; one of `views`.
 
         Raises:
             InputError: as `energy`.
 
         Source: Tweedie's formula (Robbins 1956; Efron 2011), see `aipo.flows.posterior_mean`.
         """
-        padded = self._pad(y)
-        restored = posterior_mean(self.flow.at(sigma), padded, sigma)
-        return restored[:, :, : y.shape[2], : y.shape[3]]
+        seen = view.of(y)
+        restored = posterior_mean(self.flow.at(sigma), self._pad(seen), sigma)
+        return view.back(restored[:, :, : seen.shape[2], : seen.shape[3]])
 
     def log_prob(self, x: Images) -> PerImage:
         """log p(x), nats per image."""

@@ -1,6 +1,6 @@
 """Follow a plan: a path until its criterion has seen enough, or a chain to its end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,17 +9,19 @@ from torch import Tensor
 from aipo.basics.arrays import Images, PerImage
 from aipo.basics.errors import Status
 from aipo.likelihoods import Likelihood
+from aipo.path.objective import objective
 from aipo.path.options import PathOptions
 from aipo.path.prepare import prepared
 from aipo.path.problem import Problem
 from aipo.path.state import State
 from aipo.path.trace import Trace
+from aipo.path.tweedie import TweedieOptions, tweedie
 from aipo.posterior.chain import Samples, chain, sampling_problem
 from aipo.posterior.langevin import Draw, LangevinOptions
 from aipo.priors.checks import check_inputs
 from aipo.priors.prior import Prior
 from aipo.reconstruction.progress import Forecast, Progress, forecast
-from aipo.selection.criteria import Tracker, last_accepted
+from aipo.selection.criteria import Criterion, Tracker, last_accepted
 from aipo.selection.plans import Plan, plan
 
 Watch = Callable[[State | Draw], None]
@@ -82,7 +84,7 @@ def trace(
     prior: Prior,
     options: PathOptions | None = None,
     copies: int = 1,
-) -> Trace:
+) -> Iterator[State]:
     """The path itself, as an iterator of states: by default the one that `aipo.reconstruct` follows.
 
     Args:
@@ -92,9 +94,11 @@ def trace(
         copies: number of copies of each image, see `Trace`.
     """
     check_inputs(likelihood, prior)
-    planned = plan(likelihood, prior, "auto", options).options
+    planned, simplest = plan(likelihood, prior, "auto", options).options, likelihood.simplest()
+    if isinstance(planned, TweedieOptions):
+        return tweedie(objective(simplest, prior), simplest, prior, planned, copies)
     assert isinstance(planned, PathOptions)
-    return Trace(prepared(likelihood.simplest(), prior, planned), planned, copies)
+    return Trace(prepared(simplest, prior, planned), planned, copies)
 
 
 def follow(
@@ -115,6 +119,8 @@ def follow(
     tell = progress or (lambda done, expected: None)
     if isinstance(planned.options, LangevinOptions):
         return _chain(planned.options, likelihood, prior, watch, tell)
+    if isinstance(planned.options, TweedieOptions):
+        return _denoised(planned.criterion, planned.options, likelihood, prior, watch, tell)
     return _path(planned, planned.options, likelihood, prior, watch, tell)
 
 
@@ -167,6 +173,39 @@ def _path(
     ahead.ended(int(chosen.max()))
     pictures = [state.x for state in whole]
     return Followed(problem, pictures, path, values, chosen, evaluations, ahead.watched)
+
+
+def _denoised(
+    criterion: Criterion,
+    options: TweedieOptions,
+    likelihood: Likelihood,
+    prior: Prior,
+    watch: Watch | None,
+    tell: Progress,
+) -> Followed:
+    """The path of two states, whose second is the posterior mean."""
+    batch, count = criterion.batch(), len(likelihood)
+    problem, copies = objective(batch, prior), len(batch) // count
+    done, expected = 0, count * (options.views + copies - 1)
+
+    def spent(images: int) -> None:
+        nonlocal done
+        done += images
+        tell(done, max(done, expected))
+
+    states = list(tweedie(problem, batch, prior, options, copies, spent))
+    tell(done, done)
+    path = [_first(state, count) for state in states]
+    for state in path:
+        if watch:
+            watch(state)
+    values = torch.stack(
+        [torch.where(state.accepted[:count], criterion(state.x), torch.inf) for state in states]
+    )
+    chosen, values = criterion.choose(path, values)
+    evaluations = states[-1].evaluations.reshape(-1, count).sum(0)
+    pictures = [state.x for state in states]
+    return Followed(problem, pictures, path, values, chosen, evaluations, lambda problem: problem)
 
 
 def _first(state: State, count: int) -> State:

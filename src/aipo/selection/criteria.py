@@ -118,9 +118,14 @@ class Sure:
     """Stein's unbiased estimate of the predictive risk ‖A x − A x_true‖²/m, by one Monte-Carlo probe.
 
     risk = (‖A x(y) − y‖² − tr Σ + 2 tr ΣJ)/m with Σ the noise's covariance and J the Jacobian of y → A x(y);
-    tr ΣJ = E[b·(A x(y + εb) − A x(y))/ε] with b of covariance Σ and ε = 0.2: the path is followed a second
-    time from y + εb. tr ΣJ is kept within [0, tr Σ], where it must lie for a map that shrinks noise. The
+    tr ΣJ = E[b·(A x(y + εb) − A x(y))/ε] with b of covariance Σ: the path is followed a second time from
+    y + εb. tr ΣJ is kept within [0, tr Σ], where it must lie for a map that shrinks noise. The
     probe b is the same for every image. Under Poisson noise Σ is taken from y, and the estimate is PURE.
+
+    Args:
+        likelihood: of B measurements.
+        epsilon: ε. Paths that stop short need a large one, because rounding alone moves their states apart; a
+            map that is one evaluation of the flow is known to rounding, and bends less over a small one.
 
     Raises:
         InputError: noise for which no such estimate is known.
@@ -129,16 +134,15 @@ class Sure:
     """
 
     ends = False
-    epsilon = 0.2
 
-    def __init__(self, likelihood: Likelihood):
+    def __init__(self, likelihood: Likelihood, epsilon: float = 0.2):
         stein = likelihood.stein(_white(likelihood))
         if stein is None:
             raise InputError(
                 f"Stein's estimate does not hold for {type(likelihood).__name__} noise; use weight='auto' or "
                 "'discrepancy'"
             )
-        self.likelihood, self.stein = likelihood, stein
+        self.likelihood, self.stein, self.epsilon = likelihood, stein, epsilon
         self.name = "sure" if stein.exact else "pure"
 
     def batch(self) -> Likelihood:

@@ -12,6 +12,7 @@ import torch
 from aipo.basics.errors import InputError
 from aipo.likelihoods import Likelihood
 from aipo.path.options import PathOptions, ending
+from aipo.path.tweedie import TweedieOptions, at_once
 from aipo.posterior.langevin import LangevinOptions
 from aipo.priors.prior import Prior
 from aipo.selection.combine import Alone, Combine, LowestRisk, NearWeights
@@ -22,6 +23,9 @@ from aipo.selection.structure import residual_tells
 
 UNGUARDED = Unguarded()
 
+# ε of Stein's estimate where the prior removes noise at once.
+EPSILON = 0.03
+
 Weight = float | Literal["auto", "mean", "bayes", "sure", "discrepancy", "l-curve"]
 
 
@@ -30,14 +34,15 @@ class Plan:
     """How a picture is restored.
 
     Attributes:
-        options: how the path is followed, or how the chain of the posterior mean is run.
+        options: how the path is followed, how white noise is removed at once, or how the chain of the
+            posterior mean is run.
         criterion: what judges the states of the path.
         combine: how the states become one picture.
         guard: what looks after holes that the prior fills.
         reason: what is done and why, in one sentence.
     """
 
-    options: PathOptions | LangevinOptions
+    options: PathOptions | TweedieOptions | LangevinOptions
     criterion: Criterion
     combine: Combine
     guard: Guard
@@ -98,6 +103,10 @@ def _automatic(likelihood: Likelihood, prior: Prior, options: PathOptions | None
     tells = residual_tells(likelihood.operator)
     judged = tells and stein is not None and stein.exact
     usual = path_to_mix(likelihood.operator, prior, judged)
+    if options is None and judged and at_once(likelihood, prior):
+        sure, once = Sure(likelihood, EPSILON), TweedieOptions()
+        why = "SURE (Stein's estimate of the error) mixes it with the Gaussian surrogate's picture"
+        return _plan(once, sure, LowestRisk(sure), why)
     if judged:
         sure = Sure(likelihood)
         entries = likelihood.operator.kept() is not None
@@ -128,7 +137,11 @@ def _mean(likelihood: Likelihood, chain: LangevinOptions) -> Plan:
 
 
 def _plan(
-    options: PathOptions, criterion: Criterion, combine: Combine, why: str, guard: Guard = UNGUARDED
+    options: PathOptions | TweedieOptions,
+    criterion: Criterion,
+    combine: Combine,
+    why: str,
+    guard: Guard = UNGUARDED,
 ) -> Plan:
     return Plan(options, criterion, combine, guard, f"{options.described()}; {why}.")
 
