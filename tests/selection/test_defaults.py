@@ -1,7 +1,5 @@
 """What is followed where the user does not say: which coordinates and metric, and whether that lowers F."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from closed_form import gaussian_prior
@@ -25,7 +23,7 @@ from aipo.operators import (
 from aipo.path.solvers.descent import Adam
 from aipo.path.solvers.lbfgs import LBFGS
 from aipo.reconstruction.reconstruct import reconstruct
-from aipo.selection.defaults import AUTOMATIC_NOISY, direct, path_to_minima
+from aipo.selection.defaults import COLD, COLD_WEIGHT, direct, path_to_minima
 from aipo.selection.plans import plan
 from aipo.selection.structure import residual_tells
 
@@ -123,31 +121,24 @@ def test_the_residual_tells_of_entries_and_blurs_alone():
         assert not residual_tells(operator)
 
 
-def test_only_noisy_photographs_are_mixed_along_other_weights():
-    photos, faces = load_prior("photos"), load_prior("faces64")
+def test_one_chain_is_the_default_for_every_operator_noise_and_prior():
+    photos, faces, garments = (load_prior(name) for name in ("photos", "faces64", "fashion28"))
     shape = (3, 64, 64)
     operator, y, hole = Identity(shape), torch.full((2, *shape), 0.5), block_mask(shape, 19)
-    noisy = Gaussian(operator, y, 0.1)
-    assert plan(noisy, photos).options == AUTOMATIC_NOISY and AUTOMATIC_NOISY.falls
-    # Without SURE's copies the path is followed once, with twice the evaluations.
-    others = [
-        (noisy, faces, 1),
-        (Laplace(operator, y, 0.1), photos, 2),
-        (Gaussian(hole, hole(y), 0.1), photos, 1),
-    ]
-    for likelihood, prior, times in others:
-        usual = path_to_minima(likelihood.operator, prior)
-        assert plan(likelihood, prior).options == replace(usual, evaluations=times * usual.evaluations)
+    grey = torch.full((2, *SHAPE), 0.5)
+    for likelihood, prior in [
+        (Laplace(operator, y, 0.1), photos),
+        (Gaussian(hole, hole(y), 0.1), faces),
+        (Gaussian(GaussianSensing(SHAPE, 9), torch.zeros(2, 9), 0.1), garments),
+        (Gaussian(block_mask(SHAPE, 9), block_mask(SHAPE, 9)(grey), 0.1), garments),
+    ]:
+        planned = plan(likelihood, prior)
+        assert planned.options == COLD and planned.weight == COLD_WEIGHT
 
 
-def test_a_noisy_photograph_is_mixed_from_states_that_are_no_minima():
-    prior = load_prior("photos")
-    x = prior.sample(2, (16, 16)).clamp(0, 1)
-    likelihood = measure(Identity((3, 16, 16)), x, 0.1, torch.Generator().manual_seed(0))
-    found = reconstruct(likelihood, prior)
-    assert found.criterion == "sure" and found.shares.shape[2:] == (2, 3)
-    assert [float(state.weight[0]) for state in found.path] == [2.0, 1.0, 0.5, 0.25]
-    # Whoever fixes λ asks for a minimum, and one state is chosen best among minima.
-    for weight, criterion in (("sure", "sure"), (1.0, "fixed")):
-        other = reconstruct(likelihood, prior, weight)
-        assert other.criterion == criterion and other.path[1].weight[0] > other.path[0].weight[0]
+def test_the_default_costs_at_most_a_hundred_evaluations():
+    prior = gaussian_prior()
+    x = torch.full((2, *prior.shape), 0.5, dtype=torch.float64)
+    found = reconstruct(measure(GaussianSensing(prior.shape, 9), x, 0.1), prior)
+    assert 0 < found.evaluations.min() <= found.evaluations.max() <= 100
+    assert found.weight.tolist() == [COLD_WEIGHT, COLD_WEIGHT] and found.drawn is None

@@ -13,7 +13,7 @@ from aipo.path.options import PathOptions
 from aipo.priors import Gaussian as GaussianPrior
 from aipo.reconstruction.reconstruct import reconstruct
 from aipo.selection.filling import harmonic
-from aipo.selection.guard import Guarded, guard, smoothed
+from aipo.selection.guard import Guarded, by_path, guard, smoothed
 
 SIDE, HOLE, SIGMA = 16, 6, 0.02
 SHAPE = (1, SIDE, SIDE)
@@ -63,7 +63,7 @@ def filled_by(prior: GaussianPrior, likelihood: Gaussian) -> Tensor:
 def guarded(image: Tensor, likelihood: Gaussian, prior) -> Guarded:
     """As a path that ends at λ = 1 would be; a Gaussian prior's own path is solved in one step."""
     chosen = torch.zeros(len(image), dtype=torch.long, device=image.device)
-    return guard(likelihood, prior, MODE)(image, chosen, lambda problem: problem)
+    return guard(likelihood, by_path(prior, MODE), prior)(image, chosen, lambda problem: problem)
 
 
 def error(image: Tensor, truth: Tensor) -> float:

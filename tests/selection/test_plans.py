@@ -40,6 +40,7 @@ from aipo.posterior.langevin import LangevinOptions
 from aipo.priors import FlowPrior, Foreign, Prior
 from aipo.reconstruction.result import Reconstruction
 from aipo.selection import Plan, plan
+from aipo.selection.defaults import path_to_minima
 
 SHAPE = (3, 16, 16)
 ALL = torch.ones(SHAPE, dtype=torch.bool)
@@ -191,25 +192,32 @@ SPELLINGS = [(task, name) for task, spelled in PROBLEMS.items() for name in spel
 every_task = pytest.mark.parametrize("task", PROBLEMS)
 
 
-def few(planned: Plan) -> PathOptions:
-    assert isinstance(planned.options, PathOptions)
-    return replace(planned.options, evaluations=3)
+def few(likelihood: Likelihood) -> PathOptions:
+    """The path to minima for an operator, with few evaluations at every weight."""
+    return replace(path_to_minima(likelihood.simplest().operator, photos()), evaluations=3)
 
 
 @cache
-def first(task: str) -> tuple[Plan, Reconstruction]:
-    """The plan of the plainest spelling, and its picture after few evaluations at every weight."""
+def first(task: str) -> tuple[Plan, Plan, Reconstruction]:
+    """The plainest spelling: its plan, that along its path, and the picture of that path."""
     likelihood = next(iter(PROBLEMS[task]().values()))
-    planned = plan(likelihood, photos())
-    return planned, reconstruct(likelihood, photos(), options=few(planned))
+    options = few(likelihood)
+    along = plan(likelihood, photos(), options=options)
+    return plan(likelihood, photos()), along, reconstruct(likelihood, photos(), options=options)
+
+
+def same_plan(own: Plan, planned: Plan) -> None:
+    assert own.options == planned.options and own.reason == planned.reason
+    assert own.criterion.name == planned.criterion.name and type(own.combine) is type(planned.combine)
+    assert type(own.guard) is type(planned.guard) and own.weight == planned.weight
 
 
 def same(likelihood: Likelihood, prior: Prior, task: str) -> None:
-    planned, expected = first(task)
-    own = plan(likelihood, prior)
-    assert own.options == planned.options and own.reason == planned.reason
-    assert own.criterion.name == planned.criterion.name and type(own.combine) is type(planned.combine)
-    found = reconstruct(likelihood, prior, options=few(own))
+    planned, along, expected = first(task)
+    options = few(likelihood)
+    same_plan(plan(likelihood, prior), planned)
+    same_plan(plan(likelihood, prior, options=options), along)
+    found = reconstruct(likelihood, prior, options=options)
     assert found.reason == expected.reason
     torch.testing.assert_close(found.image, expected.image, rtol=0, atol=1e-5)
     torch.testing.assert_close(found.weight, expected.weight)
@@ -228,18 +236,29 @@ def test_the_same_density_of_another_package_restores_alike(task):
     same(likelihood, Foreign(photos().log_prob, surrogate=photos().surrogate), task)
 
 
+@every_task
+def test_a_problem_is_restored_alike_by_default(task):
+    """The last spelling as the first one."""
+    spelled = list(PROBLEMS[task]().values())
+    found, other = (reconstruct(likelihood, photos()) for likelihood in (spelled[0], spelled[-1]))
+    assert found.reason == other.reason
+    torch.testing.assert_close(found.image, other.image, rtol=0, atol=1e-3)
+
+
 def test_a_matrix_of_ones_own_is_planned_as_the_sensing_that_it_is():
     sensed = PROBLEMS["sensing"]()["sensing"]
     assert isinstance(sensed.operator, GaussianSensing)
-    own = plan(Gaussian(Sensed(sensed.operator.matrix), sensed.y, SIGMA), photos())
-    planned, _ = first("sensing")
-    assert own.options == planned.options and own.reason == planned.reason
+    own = Gaussian(Sensed(sensed.operator.matrix), sensed.y, SIGMA)
+    planned, along, _ = first("sensing")
+    assert few(own) == few(sensed)
+    same_plan(plan(own, photos()), planned)
+    same_plan(plan(own, photos(), options=few(own)), along)
 
 
 def test_the_tasks_differ():
     """Or the tests above would say nothing."""
-    plans = [first(task)[0] for task in PROBLEMS]
-    assert len({str(planned.options) for planned in plans}) == len(plans)
+    plans = [first(task)[1] for task in PROBLEMS]
+    assert len({str(planned.options) for planned in plans}) == 3
     assert [planned.criterion.name for planned in plans] == ["sure", "sure", "discrepancy", "sure"]
 
 
@@ -265,9 +284,8 @@ def test_one_lost_value_changes_no_plan(channels, weight):
 def test_one_lost_value_changes_little_elsewhere(channels):
     """Gate 27: the error at all other entries by 0.05 dB at most."""
     identity, y, kept = Identity(SHAPE), measured(Identity(SHAPE)), entries(channels)
-    options = few(first("denoising")[0])
     found = [
-        reconstruct(Gaussian(operator, operator(y), SIGMA), photos(), options=options).image
+        reconstruct(Gaussian(operator, operator(y), SIGMA), photos()).image
         for operator in (identity, Mask(kept))
     ]
     errors = [(image - photograph())[:, kept].square().mean() for image in found]
@@ -276,9 +294,9 @@ def test_one_lost_value_changes_little_elsewhere(channels):
 
 
 @pytest.mark.parametrize("operator", [block_mask(SHAPE, 6), random_mask(SHAPE, 0.5)], ids=["hole", "half"])
-def test_what_the_prior_has_to_fill_in_is_planned_otherwise(operator):
-    own = plan(Gaussian(operator, measured(operator), SIGMA), photos())
-    assert own.options != first("denoising")[0].options
+def test_what_the_prior_has_to_fill_in_has_another_path_to_minima(operator):
+    likelihood = Gaussian(operator, measured(operator), SIGMA)
+    assert few(likelihood) != first("denoising")[1].options
 
 
 # What a plan says.
@@ -319,9 +337,11 @@ def test_every_plan_says_in_one_sentence_what_it_does_and_why(name, noise, weigh
     planned = plan(likelihood, photos(), weight)
     assert one_sentence(planned.reason), planned.reason
     if weight == "auto":
+        assert "mean of 70 draws of a chain" in planned.reason and planned.criterion.name == "mean"
+        along = plan(likelihood, photos(), options=SHORT)
         judged = noise == "gaussian" and name in ("identity", "hole", "half", "blur")
-        assert planned.reason.split("; ")[1].startswith("SURE" if judged else "pictures whose residual")
-        assert (planned.criterion.name == "sure") == judged
+        assert along.reason.split("; ")[1].startswith("SURE" if judged else "pictures whose residual")
+        assert (along.criterion.name == "sure") == judged
     else:
         assert "asked for" in planned.reason
 
@@ -349,21 +369,20 @@ def test_a_plan_along_the_users_own_path_says_so_in_one_sentence(options, weight
 
 @every_task
 def test_trace_gives_the_states_that_reconstruct_visits(task):
-    likelihood = next(iter(PROBLEMS[task]().values()))
-    options = first(task)[0].options
-    assert isinstance(options, PathOptions)
-    states, planned = list(trace(likelihood, photos(), few(first(task)[0]))), first(task)[1]
-    assert [float(state.weight[0]) for state in states] == pytest.approx(options.weights)
-    assert 3 < len(planned.path) <= len(states)
-    for state, visited in zip(states, planned.path, strict=False):
+    likelihood, (_, along, found) = next(iter(PROBLEMS[task]().values())), first(task)
+    assert isinstance(along.options, PathOptions)
+    states = list(trace(likelihood, photos(), along.options))
+    assert [float(state.weight[0]) for state in states] == pytest.approx(along.options.weights)
+    assert 3 < len(found.path) <= len(states)
+    for state, visited in zip(states, found.path, strict=False):
         assert torch.equal(state.weight, visited.weight)
         torch.testing.assert_close(state.x, visited.x, rtol=0, atol=1e-5)
 
 
 @every_task
-def test_trace_follows_the_plan_where_nothing_is_said(task):
-    likelihood, options = next(iter(PROBLEMS[task]().values())), first(task)[0].options
-    assert isinstance(options, PathOptions)
+def test_trace_follows_the_path_to_minima_where_nothing_is_said(task):
+    likelihood = next(iter(PROBLEMS[task]().values()))
+    options = path_to_minima(likelihood.simplest().operator, photos())
     usual, said = next(trace(likelihood, photos())), next(trace(likelihood, photos(), options))
     assert torch.equal(usual.x, said.x) and torch.equal(usual.evaluations, said.evaluations)
 

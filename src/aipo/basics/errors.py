@@ -30,6 +30,7 @@ class Status(IntEnum):
     AGREEING = 5
     DRAWN = 6
     DENOISED = 7
+    AVERAGED = 8
 
     @property
     def remedy(self) -> str:
@@ -50,4 +51,5 @@ _REMEDIES = {
     Status.DRAWN: "The picture is the mean of draws from chains that are not known to agree; run several, "
     "such as LangevinOptions(chains=4), and more evaluations where R̂ is above 1.05.",
     Status.DENOISED: "The picture is the posterior mean, which the prior gives at once; nothing to do.",
+    Status.AVERAGED: "The picture is the mean of a cold chain, near the posterior mean; nothing to do.",
 }

@@ -1,17 +1,21 @@
-"""White noise over the whole picture: the simplest path, whose first step arrives.
+"""White noise over a whole picture: a path that arrives in its first steps.
 
 The prior tells the density p(·; σ) of pictures with that noise, so one step of length σ² from y down the
-energy R(·; σ) ends in the posterior mean. The path has two states: the closed form of the prior's surrogate,
-and the posterior mean.
+energy R(·; σ) ends in the posterior mean, if that density is exact. A learnt one restores less noise better,
+so a second step begins where a part of the noise was put back. The states are the closed form of the prior's
+surrogate and the end of every step; a criterion mixes them.
 
-Source: Tweedie's formula (Robbins 1956; Efron 2011); `aipo.flows.posterior_mean`.
+Source: Tweedie's formula (Robbins 1956; Efron 2011), see `aipo.flows.posterior_mean`; Milanfar 2013, A tour
+of modern image filtering, on putting back what a filter took away.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import cycle, islice
 from typing import Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from aipo.basics.arrays import Images, PerImage
 from aipo.basics.errors import InputError, Status
@@ -21,6 +25,9 @@ from aipo.path.problem import Problem
 from aipo.path.state import State
 from aipo.priors.prior import Prior
 from aipo.priors.views import View
+
+# What a step leaves is not white. A later step takes noise to be so much stronger than what was put back.
+WIDER = 1.2
 
 
 @runtime_checkable
@@ -37,43 +44,48 @@ class Denoising(Protocol):
     @property
     def views(self) -> tuple[View, ...]: ...
     def denoise(self, y: Images, sigma: float, view: View = ...) -> Images: ...
-    def energy(self, x: Images) -> PerImage: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step.
+
+    Args:
+        part: of the noise is in the picture that the step begins with, in (0, 1]; the rest was taken away by
+            the steps before.
+        views: the step's end is the mean over so many views, as far as the prior knows as many; each costs one
+            evaluation.
+
+    Raises:
+        InputError: a part or a number of views out of range.
+    """
+
+    part: float
+    views: int
+
+    def __post_init__(self):
+        if not 0 < self.part <= 1 or self.views < 1:
+            raise InputError(
+                f"part = {self.part}, views = {self.views}; use a part in (0, 1], 1 or more views"
+            )
 
 
 @dataclass(frozen=True)
 class TweedieOptions:
-    """How white noise over the whole picture is removed at once.
+    """How white noise over a whole picture is removed.
 
     Args:
-        views: the mean is taken over so many views of the picture, as far as the prior knows as many; each
-            costs one evaluation.
-
-    Raises:
-        InputError: no view.
+        steps: the first begins with all of the noise.
     """
 
-    views: int = 4
-
-    def __post_init__(self):
-        if self.views < 1:
-            raise InputError(f"views = {self.views}; at least one, the picture as it is, is needed")
+    steps: tuple[Step, ...] = (Step(1.0, 1), Step(0.5, 2))
 
     def described(self) -> str:
         """What is done, as the beginning of a sentence."""
-        return "the prior knows noise of this strength and gives the posterior mean at once (Tweedie)"
-
-
-def at_once(likelihood: Likelihood, prior: Prior) -> bool:
-    """Whether the noise is white, over the whole picture, and of a strength that the prior knows.
-
-    Args:
-        likelihood: in its simplest spelling.
-    """
-    if not isinstance(prior, Denoising) or likelihood.gaussian() is not likelihood:
-        return False
-    kept = likelihood.operator.kept()
-    whole = kept is not None and bool(kept.all())
-    return whole and float(likelihood.noise_level.max()) <= prior.loudest
+        count = len(self.steps)
+        return (
+            f"noise of this strength is removed in {count} step{'s' if count > 1 else ''} (Tweedie's formula)"
+        )
 
 
 def tweedie(
@@ -84,51 +96,62 @@ def tweedie(
     copies: int = 1,
     spent: Callable[[int], None] = lambda images: None,
 ) -> Iterator[State]:
-    """The states: the surrogate's picture, then the posterior mean, both at λ = 1.
+    """The states, all at λ = 1.
 
     Args:
         problem: of the batch.
-        likelihood: of a batch for which `at_once` holds.
+        likelihood: white noise over whole pictures, or over whole ones but for a few scattered entries.
         prior: knows noise of that strength.
-        options: how many views are taken.
-        copies: of each image, as one batch after the other. Of those behind the first only the picture as it
-            is is seen, because every view answers a perturbation about alike.
+        options: the steps.
+        copies: of each image, as one batch after the other. Those behind the first are seen in one view at
+            every step, because every view answers a perturbation about alike.
         spent: called with the number of pictures after every evaluation of the prior.
     """
     assert isinstance(prior, Denoising)
     near = likelihood.gaussian()
-    y, sigma = near.operator.linear.pseudoinverse(near.y), near.sigma
-    one, evaluations = torch.ones_like(sigma), torch.zeros(len(y), dtype=torch.long, device=y.device)
-    count = len(y) // copies
+    kept = near.operator.kept()
+    assert kept is not None
+    sigma, count = near.sigma, len(likelihood) // copies
+    evaluations = torch.zeros_like(sigma, dtype=torch.long)
+    x = problem.start(torch.ones_like(sigma))
+    y = torch.where(kept.to(x.device), near.operator.linear.adjoint(near.y), x)
+    yield _state(0, x, likelihood, prior, evaluations, Status.CONVERGED)
+    fitting = [view for view in prior.views if view.reach < min(y.shape[2:])]
+    views = cycle(fitting)
+    for index, step in enumerate(options.steps, 1):
+        noisy = step.part * y + (1 - step.part) * x
+        left = sigma if step.part == 1 else WIDER * step.part * sigma
+        first, *others = islice(views, min(step.views, len(fitting)))
+        x = _restored(prior, noisy, left, first)
+        spent(len(y))
+        seen = [x[:count]]
+        for view in others:
+            seen.append(_restored(prior, noisy[:count], left[:count], view))
+            spent(count)
+        x = x + (torch.stack(seen).mean(0) - x[:count]).repeat(copies, 1, 1, 1)
+        evaluations = evaluations + 1
+        evaluations[:count] += len(others)
+        yield _state(index, x, likelihood, prior, evaluations, Status.DENOISED)
 
-    def state(index: int, x: Images, status: Status) -> State:
-        data = likelihood(x)
-        energy = torch.cat([_energies(prior, x[:count]), torch.full_like(one[count:], torch.nan)])
-        return State(
-            index=index,
-            weight=one,
-            x=x,
-            data_energy=data,
-            prior_energy=energy,
-            objective=data + energy,
-            decrement=torch.full_like(one, torch.nan),
-            evaluations=evaluations,
-            status=torch.where(torch.isfinite(x).flatten(1).all(1), int(status), int(Status.DIVERGED)),
-            accepted=torch.isfinite(x).flatten(1).all(1),
-        )
 
-    yield state(0, problem.start(one), Status.CONVERGED)
-    seen = [view for view in prior.views[: options.views] if view.reach < min(y.shape[2:])]
-    restored = _restored(prior, y, sigma, seen[0])
-    spent(len(y))
-    views = [restored[:count]]
-    for view in seen[1:]:
-        views.append(_restored(prior, y[:count], sigma[:count], view))
-        spent(count)
-    moved = torch.stack(views).mean(0) - restored[:count]
-    evaluations = evaluations + 1
-    evaluations[:count] += len(seen) - 1
-    yield state(1, restored + moved.repeat(copies, 1, 1, 1), Status.DENOISED)
+def _state(
+    index: int, x: Images, likelihood: Likelihood, prior: Prior, evaluations: Tensor, status: Status
+) -> State:
+    finite = torch.isfinite(x).flatten(1).all(1)
+    with torch.no_grad():
+        data, energy = likelihood(x), torch.cat([prior.energy(part) for part in x.split(1)])
+    return State(
+        index=index,
+        weight=torch.ones_like(data),
+        x=x,
+        data_energy=data,
+        prior_energy=energy,
+        objective=data + energy,
+        decrement=torch.full_like(data, torch.nan),
+        evaluations=evaluations,
+        status=torch.where(finite, int(status), int(Status.DIVERGED)),
+        accepted=finite,
+    )
 
 
 def _restored(prior: Denoising, y: Images, sigma: PerImage, view: View) -> Images:
@@ -138,8 +161,3 @@ def _restored(prior: Denoising, y: Images, sigma: PerImage, view: View) -> Image
         for indices in (sigma == strength).nonzero().squeeze(1).split(size):
             found[indices] = prior.denoise(y[indices], float(strength), view)
     return found
-
-
-@torch.no_grad()
-def _energies(prior: Denoising, x: Images) -> PerImage:
-    return torch.cat([prior.energy(part) for part in x.split(1)])

@@ -1,5 +1,6 @@
 """Likelihood × prior → posterior: its mean, its spread, and pictures drawn from it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -139,8 +140,9 @@ def chain(
     used, chains = options.evaluations - options.burn_in, options.chains
     _check(count, weight, used * chains)
     weights = torch.full((len(likelihood),), weight).to(likelihood.y)
-    whites = _whites(likelihood, chains, options.seed)
-    begin = _begun(problem, problem.start(weights) if start is None else start, weights, whites)
+    whites = _whites(likelihood, options)
+    first, width = problem.start(weights) if start is None else start, BEGUN * math.sqrt(options.temperature)
+    begin = _begun(problem, first, width, weights, whites)
     # Of every chain the same draws are kept, the last one among them.
     rounds = -(-count // chains)
     keep = {(k + 1) * used // rounds - 1 for k in range(rounds)}
@@ -172,20 +174,25 @@ def _check(count: int, weight: float, draws: int) -> None:
         raise InputError(f"weight = {weight}; use a positive number, 1 for the posterior")
 
 
-def _whites(likelihood: Likelihood, chains: int, seed: int) -> list[White]:
-    """For each chain, noise of every image that follows from its measurement, the seed and the chain."""
-    contents = [content_seed(y) for y in likelihood.y]
+def _whites(likelihood: Likelihood, options: LangevinOptions) -> list[White]:
+    """For each chain, the noise of every image.
+
+    It follows from the measurement, so that what chains of different images find is independent. The noise of
+    a cold chain, whose mean is a picture to look at, is the same for every image: pictures of measurements
+    that hardly differ then hardly differ.
+    """
+    contents = [content_seed(y) if options.temperature == 1 else 0 for y in likelihood.y]
     return [
-        White([int(SeedSequence((content, seed, k)).generate_state(1)[0]) for content in contents])
-        for k in range(chains)
+        White([int(SeedSequence((content, options.seed, k)).generate_state(1)[0]) for content in contents])
+        for k in range(options.chains)
     ]
 
 
-def _begun(problem: Problem, start: Images, weights: PerImage, whites: list[White]) -> Tensor:
-    """Where the chains begin, (chains, B, C, H, W): each one somewhere else near the start."""
+def _begun(problem: Problem, start: Images, width: float, weights: PerImage, whites: list[White]) -> Tensor:
+    """Where the chains begin, (chains, B, C, H, W): each so many draws of N(0, metric) from the start."""
     if problem.noise is None:
         return start.expand(len(whites), *start.shape)
-    return torch.stack([start + BEGUN * problem.noise(weights, white) for white in whites])
+    return torch.stack([start + width * problem.noise(weights, white) for white in whites])
 
 
 def sampling_problem(likelihood: Likelihood, prior: Prior) -> Problem:

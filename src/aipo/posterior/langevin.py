@@ -1,10 +1,11 @@
-"""Draws from the density ∝ exp(−F(x; λ)) by Langevin dynamics with momentum, in the metric of the solvers.
+"""Draws from the density ∝ exp(−F(x; λ)/T) by Langevin dynamics with momentum, in the metric of the solvers.
 
-At λ = 1 that density is the posterior p(x | y). A step is half a kick by −M∇F, half a drift, friction and
-fresh noise of the metric, half a drift, half a kick (BAOAB). Where F is quadratic with inverse Hessian M the
-draws have its covariance exactly, whatever the step. Where F is stiffer in some directions than the metric
-says, a step widens the draws there; it is therefore made only as long as its energy error allows. There is no
-Metropolis step, because in ten thousand dimensions it would accept only steps ten times as short.
+At λ = 1 and temperature T = 1 that density is the posterior p(x | y). A step is half a kick by −M∇F, half a
+drift, friction and fresh noise of the metric, half a drift, half a kick (BAOAB). Where F is quadratic with
+inverse Hessian M the draws have T times its covariance exactly, whatever the step. Where F is stiffer in some
+directions than the metric says, a step widens the draws there; it is therefore made only as long as its
+energy error allows. There is no Metropolis step, because in ten thousand dimensions it would accept only
+steps ten times as short.
 
 Source: Leimkuhler & Matthews 2013, Rational construction of stochastic numerical methods for molecular
 sampling; the energy error per dimension that sets the step: Robnik & Seljak 2024, Fluctuation without
@@ -39,8 +40,11 @@ class LangevinOptions:
         friction: γ, per unit of time; 2 is the critical damping of such a direction.
         chains: of each image, run side by side and pooled. R̂ of one chain compares its halves only; four
             tell whether what a chain finds depends on its start.
+        temperature: T, in (0, 1]. Draws of a cold chain lie nearer to the mode, √T as far from it, so that
+            fewer of them tell their mean.
         seed: 0 or more; the same seed gives the same chains, another one other chains. Each image's noise
-            follows from its measurement, the seed and the number of the chain, whatever else is in its batch.
+            follows from its measurement (at T = 1), the seed and the number of the chain, whatever else is in
+            its batch.
 
     Raises:
         InputError: a value out of range.
@@ -51,6 +55,7 @@ class LangevinOptions:
     step: float = 0.15
     friction: float = 0.3
     chains: int = 1
+    temperature: float = 1.0
     seed: int = 0
 
     def __post_init__(self):
@@ -63,6 +68,8 @@ class LangevinOptions:
             raise InputError(
                 f"step = {self.step}, friction = {self.friction}; use a step in (0, 1), a positive friction"
             )
+        if not 0 < self.temperature <= 1:
+            raise InputError(f"temperature = {self.temperature}; use 1 for the posterior, or less, above 0")
         if self.chains < 1 or self.seed < 0:
             raise InputError(
                 f"chains = {self.chains}, seed = {self.seed}; use 1 or more chains, and a seed of 0 or more"
@@ -98,7 +105,7 @@ def langevin(
     if problem.noise is None:
         raise InputError("this problem has no draws of its metric; sample over pictures, not latents")
     chains, images = start.shape[:2]
-    draw, metric = problem.noise, problem.metric(weight)
+    draw, metric, width = problem.noise, problem.metric(weight), math.sqrt(options.temperature)
     # A metric takes several batches one behind the other, and so do the terms.
     indices, weights = torch.arange(images, device=start.device).repeat(chains), weight.repeat(chains)
 
@@ -108,7 +115,7 @@ def langevin(
         return _Place(x, terms.data + weights * terms.prior, gradient, metric(gradient))
 
     def noise() -> Tensor:
-        return torch.cat([draw(weight, white) for white in whites])
+        return width * torch.cat([draw(weight, white) for white in whites])
 
     here, velocity, step = place(start.flatten(0, 1)), noise(), torch.full_like(weights, options.step)
     for index in range(options.evaluations):

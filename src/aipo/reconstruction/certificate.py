@@ -53,7 +53,7 @@ _REMEDIES = {
 
 
 # Ends that are no minimum, whatever the curvature says.
-UNFINISHED = (Status.BUDGET, Status.DIVERGED, Status.AGREEING, Status.DRAWN, Status.DENOISED)
+UNFINISHED = (Status.BUDGET, Status.DIVERGED, Status.AGREEING, Status.DRAWN, Status.DENOISED, Status.AVERAGED)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Follow a plan: a path until its criterion has seen enough, or a chain to its end."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,7 +22,8 @@ from aipo.priors.checks import check_inputs
 from aipo.priors.prior import Prior
 from aipo.reconstruction.progress import Forecast, Progress, forecast
 from aipo.selection.criteria import Criterion, Tracker, last_accepted
-from aipo.selection.plans import Plan, plan
+from aipo.selection.defaults import path_to_minima
+from aipo.selection.plans import Plan
 
 Watch = Callable[[State | Draw], None]
 
@@ -43,7 +44,7 @@ class Followed:
         chosen: the state that the criterion chose for each image, (B,).
         evaluations: spent on each image, its copies included, (B,).
         counted: makes a further problem tell its evaluations to the same progress.
-        drawn: the chain, if the only state is its mean.
+        drawn: the chain, if the only state is its mean and its draws are the posterior's.
     """
 
     problem: Problem
@@ -84,21 +85,20 @@ def trace(
     prior: Prior,
     options: PathOptions | None = None,
     copies: int = 1,
-) -> Iterator[State]:
-    """The path itself, as an iterator of states: by default the one that `aipo.reconstruct` follows.
+) -> Trace:
+    """The path itself, as an iterator of states.
 
     Args:
         likelihood: D, of a batch of measurements.
         prior: R; its `surrogate` gives start and metric unless the options say otherwise.
-        options: weights, predictor and corrector; by default those of `plan(likelihood, prior)`.
+        options: weights, predictor and corrector; by default those of the path from which "sure" and
+            "discrepancy" choose a state.
         copies: number of copies of each image, see `Trace`.
     """
     check_inputs(likelihood, prior)
-    planned, simplest = plan(likelihood, prior, "auto", options).options, likelihood.simplest()
-    if isinstance(planned, TweedieOptions):
-        return tweedie(objective(simplest, prior), simplest, prior, planned, copies)
-    assert isinstance(planned, PathOptions)
-    return Trace(prepared(simplest, prior, planned), planned, copies)
+    simplest = likelihood.simplest()
+    options = options or path_to_minima(simplest.operator, prior)
+    return Trace(prepared(simplest, prior, options), options, copies)
 
 
 def follow(
@@ -118,7 +118,7 @@ def follow(
     """
     tell = progress or (lambda done, expected: None)
     if isinstance(planned.options, LangevinOptions):
-        return _chain(planned.options, likelihood, prior, watch, tell)
+        return _chain(planned, planned.options, likelihood, prior, watch, tell)
     if isinstance(planned.options, TweedieOptions):
         return _denoised(planned.criterion, planned.options, likelihood, prior, watch, tell)
     return _path(planned, planned.options, likelihood, prior, watch, tell)
@@ -183,10 +183,10 @@ def _denoised(
     watch: Watch | None,
     tell: Progress,
 ) -> Followed:
-    """The path of two states, whose second is the posterior mean."""
+    """White noise, removed in a few steps."""
     batch, count = criterion.batch(), len(likelihood)
     problem, copies = objective(batch, prior), len(batch) // count
-    done, expected = 0, count * (options.views + copies - 1)
+    done, expected = 0, count * sum(step.views + copies - 1 for step in options.steps)
 
     def spent(images: int) -> None:
         nonlocal done
@@ -233,15 +233,23 @@ def _final_steps(exact: Problem, options: PathOptions, path: list[State]) -> Sta
 
 
 def _chain(
-    options: LangevinOptions, likelihood: Likelihood, prior: Prior, watch: Watch | None, tell: Progress
+    planned: Plan,
+    options: LangevinOptions,
+    likelihood: Likelihood,
+    prior: Prior,
+    watch: Watch | None,
+    tell: Progress,
 ) -> Followed:
-    """The posterior mean, as a path of one state at λ = 1."""
+    """The mean of a chain, as a path of one state. Only at λ = 1 and T = 1 does the chain know the spread."""
     problem = sampling_problem(likelihood, prior)
     # Every chain evaluates the prior at each step, and where it starts.
     images = options.chains * len(likelihood)
-    ahead = Forecast(tell, 1, images * (options.evaluations + 1), least=1)
-    drawn = chain(ahead.watched(problem), likelihood, options=options, watch=watch)
-    weight = torch.ones(len(likelihood)).to(likelihood.y)
+    each = images * (options.evaluations + 1)
+    ahead = Forecast(tell, 1, each, least=1, again=len(likelihood) * planned.guard.each)
+    drawn = chain(ahead.watched(problem), likelihood, weight=planned.weight, options=options, watch=watch)
+    ahead.reached(0, 0)
+    ahead.ended(0)
+    weight = torch.full((len(likelihood),), planned.weight).to(likelihood.y)
     data, energy = energies(drawn.mean, likelihood, prior)
     evaluations = torch.full_like(weight, drawn.evaluations + 1).long()
     state = State(
@@ -250,18 +258,22 @@ def _chain(
         x=drawn.mean,
         data_energy=data,
         prior_energy=energy,
-        objective=data + energy,
+        objective=data + weight * energy,
         decrement=torch.full_like(weight, torch.nan),
         evaluations=evaluations,
-        status=_ended(drawn, torch.isfinite(data + energy)),
+        status=_ended(drawn, options, torch.isfinite(data + energy)),
         accepted=torch.ones_like(weight, dtype=torch.bool),
     )
     values, chosen = torch.full((1, len(weight)), torch.nan), torch.zeros_like(evaluations)
-    return Followed(problem, [drawn.mean], [state], values, chosen, evaluations, ahead.watched, drawn)
+    posterior = drawn if options.temperature == planned.weight == 1 else None
+    return Followed(problem, [drawn.mean], [state], values, chosen, evaluations, ahead.watched, posterior)
 
 
-def _ended(drawn: Samples, finite: Tensor) -> Tensor:
+def _ended(drawn: Samples, options: LangevinOptions, finite: Tensor) -> Tensor:
     """Statuses of the means, (B,); that one chain agrees with itself does not say that others would."""
-    agreeing = drawn.agree if drawn.chains > 1 else torch.zeros_like(drawn.agree)
-    status = torch.where(agreeing, int(Status.AGREEING), int(Status.DRAWN))
+    if options.temperature < 1:
+        status = torch.full_like(finite, int(Status.AVERAGED), dtype=torch.long)
+    else:
+        agreeing = drawn.agree if drawn.chains > 1 else torch.zeros_like(drawn.agree)
+        status = torch.where(agreeing, int(Status.AGREEING), int(Status.DRAWN))
     return torch.where(finite, status, int(Status.DIVERGED))

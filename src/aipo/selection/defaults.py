@@ -1,4 +1,4 @@
-"""The default paths: for the best picture, and for the objective alone.
+"""The default chain for the best picture, and the default paths to minima.
 
 The numbers were found on pictures that no table uses (dev/LOG.md).
 """
@@ -13,8 +13,14 @@ from aipo.path.predictors import warm
 from aipo.path.schedules import geometric
 from aipo.path.solvers.descent import Adam
 from aipo.path.solvers.lbfgs import LBFGS
+from aipo.posterior.langevin import LangevinOptions
 from aipo.priors.prior import Prior
 from aipo.selection.structure import has_holes, keeps_means, loses_entries
+
+# The best picture is near the posterior mean. A chain at λ = 1 needs hundreds of draws to tell it, because
+# each lies far from it. Draws at a quarter of the temperature lie half as far. Their mean leans towards the
+# mode, which is too smooth, and half the weight makes up for that. One rule for every operator and noise.
+COLD, COLD_WEIGHT = LangevinOptions(evaluations=98, burn_in=28, step=0.3, temperature=0.25), 0.5
 
 # λ grows by factors of √2, with few evaluations at each weight, because the path carries solution and
 # curvature from one weight to the next.
@@ -40,10 +46,6 @@ AUTOMATIC_SMALL_MIXED = PathOptions(
 
 # Under a flow for any size half as many steps, twice as long, are enough.
 AUTOMATIC_MIXED = replace(AUTOMATIC_SMALL_MIXED, solver=Adam(0.01), evaluations=32)
-
-# Noisy photographs: as for mixed measurements, with fewer weights and smaller steps. These states stop short
-# of the minima. A mixture of them is a better picture than a mixture of minima.
-AUTOMATIC_NOISY = replace(AUTOMATIC_MIXED, weights=(2.0, 1.0, 0.5, 0.25), solver=Adam(0.007))
 
 # Above this λσ² the prior dominates the curvature of F, and the flow's latents are the better coordinates.
 # Below it the data term dominates, and its own scale is the metric.
@@ -71,19 +73,6 @@ def path_to_minima(operator: Operator, prior: Prior) -> PathOptions:
     if surrogate is None or surrogate is prior:
         return AUTOMATIC  # its valleys are unknown, or it is Gaussian and one step is the solution
     return AUTOMATIC_SMALL if kept is not None else AUTOMATIC_SMALL_MIXED
-
-
-def path_to_mix(operator: Operator, prior: Prior, judged: bool) -> PathOptions:
-    """The path whose states are mixed.
-
-    Args:
-        operator: in its simplest spelling.
-        judged: whether Stein's estimate chooses the shares.
-    """
-    kept = operator.kept()
-    if judged and any_size(prior) and kept is not None and not loses_entries(kept):
-        return AUTOMATIC_NOISY
-    return path_to_minima(operator, prior)
 
 
 def direct(likelihood: Likelihood, prior: Prior, weight: float, evaluations: int = 150) -> PathOptions:

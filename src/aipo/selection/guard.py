@@ -35,6 +35,8 @@ from aipo.path.options import PathOptions
 from aipo.path.prepare import prepared
 from aipo.path.problem import Problem
 from aipo.path.trace import Trace
+from aipo.posterior.chain import chain, sampling_problem
+from aipo.posterior.langevin import LangevinOptions
 from aipo.priors.prior import Prior
 from aipo.selection.combine import picked
 from aipo.selection.filling import harmonic
@@ -71,6 +73,9 @@ class Guarded:
     evaluations: Tensor
 
 
+Counted = Callable[[Problem], Problem]
+
+
 class Guard(Protocol):
     """Looks after holes of restored pictures."""
 
@@ -79,7 +84,7 @@ class Guard(Protocol):
         """Evaluations at most for each image and each state of the path up to the chosen one."""
         ...
 
-    def __call__(self, image: Images, chosen: Tensor, counted: Callable[[Problem], Problem]) -> Guarded:
+    def __call__(self, image: Images, chosen: Tensor, counted: Counted) -> Guarded:
         """Guard pictures.
 
         Args:
@@ -96,7 +101,7 @@ class Unguarded:
 
     each: int = 0
 
-    def __call__(self, image: Images, chosen: Tensor, counted: Callable[[Problem], Problem]) -> Guarded:
+    def __call__(self, image: Images, chosen: Tensor, counted: Counted) -> Guarded:
         return Guarded(image, torch.zeros(len(image)).to(image), torch.zeros_like(chosen))
 
 
@@ -118,31 +123,69 @@ class Holes:
 
 
 @dataclass(frozen=True)
+class Refill:
+    """Restores pictures as the ones whose holes are guarded were restored, but for the ring.
+
+    Args:
+        each: evaluations at most for each image and each state.
+        again: (measurements, the chosen states, what counts evaluations) -> pictures (B, C, H, W), and the
+            evaluations spent on each, (B,).
+    """
+
+    each: int
+    again: Callable[[Gaussian, Tensor, Counted], tuple[Images, Tensor]]
+
+
+def by_path(prior: Prior, options: PathOptions) -> Refill:
+    """By each image's chosen state of a path."""
+
+    def again(likelihood: Gaussian, chosen: Tensor, counted: Counted) -> tuple[Images, Tensor]:
+        trace, states = Trace(counted(prepared(likelihood, prior, options)), options), []
+        for state in islice(trace, int(chosen.max()) + 1):
+            states.append(state)
+            trace.retire(chosen <= state.index)
+        return picked([state.x for state in states], chosen), states[-1].evaluations
+
+    return Refill(options.evaluations + 1, again)
+
+
+def by_chain(prior: Prior, options: LangevinOptions, weight: float) -> Refill:
+    """By the mean of a chain."""
+
+    def again(likelihood: Gaussian, chosen: Tensor, counted: Counted) -> tuple[Images, Tensor]:
+        problem = counted(sampling_problem(likelihood, prior))
+        drawn = chain(problem, likelihood, weight=weight, options=options)
+        return drawn.mean, torch.full_like(chosen, drawn.evaluations)
+
+    return Refill(options.chains * (options.evaluations + 1), again)
+
+
+@dataclass(frozen=True)
 class Stacked:
     """Mixes the holes of restored pictures with a smooth filling, as a ring around them says.
 
     Args:
         likelihood: of the measured entries.
+        refill: restores pictures without the ring as these were restored.
         prior: R.
-        options: of the path that restored the pictures.
         holes: where they are.
     """
 
     likelihood: Gaussian
+    refill: Refill
     prior: Prior
-    options: PathOptions
     holes: Holes
 
     @property
     def each(self) -> int:
-        return self.options.evaluations + 1
+        return self.refill.each
 
-    def __call__(self, image: Images, chosen: Tensor, counted: Callable[[Problem], Problem]) -> Guarded:
+    def __call__(self, image: Images, chosen: Tensor, counted: Counted) -> Guarded:
         near, ring, place = self.likelihood, self.holes.ring, image.device
         measured = near.operator.linear.adjoint(near.y)
         rest = Mask(self.holes.kept & ~ring)
         without = Gaussian(rest, rest.forward(measured), near.sigma)
-        predicted, evaluations = self._filled(counted(prepared(without, self.prior, self.options)), chosen)
+        predicted, evaluations = self.refill.again(without, chosen, counted)
         taken = ring.to(place)
         error = torch.where(taken, predicted - measured, 0)
         apart = torch.where(taken, harmonic(measured, ~rest.mask) - predicted, 0)
@@ -150,14 +193,6 @@ class Stacked:
         smooth = harmonic(image, self.holes.hole)
         change = torch.where(self.holes.hole.to(place), smooth - image, 0)
         return Guarded(image + expand(share, image) * change, share, evaluations)
-
-    def _filled(self, problem: Problem, chosen: Tensor) -> tuple[Images, Tensor]:
-        """Each image's chosen state of the path of a problem, and the evaluations that it took."""
-        trace, states = Trace(problem, self.options), []
-        for state in islice(trace, int(chosen.max()) + 1):
-            states.append(state)
-            trace.retire(chosen <= state.index)
-        return picked([state.x for state in states], chosen), states[-1].evaluations
 
 
 def smoothed(share: PerImage) -> list[str]:
@@ -200,17 +235,18 @@ def _spread(likelihood: Likelihood, prior: Prior, image: Images) -> PerImage:
     return torch.full_like(likelihood.noise_level, ANY) if far is None else SPREAD * (1 + far)
 
 
-def guard(likelihood: Likelihood, prior: Prior, options: PathOptions) -> Guard:
+def guard(likelihood: Likelihood, refill: Refill, prior: Prior) -> Guard:
     """A guard where there are holes that can be judged by what was measured around them; else none.
 
     Args:
         likelihood: in its simplest spelling.
-        options: of the path.
+        refill: how pictures are restored.
+        prior: R.
     """
     near = likelihood.gaussian()
     kept = near.operator.kept()
     holes = None if kept is None else find_holes(kept.cpu())
-    return Unguarded() if holes is None else Stacked(near, prior, options, holes)
+    return Unguarded() if holes is None else Stacked(near, refill, prior, holes)
 
 
 def find_holes(kept: Tensor) -> Holes | None:

@@ -12,14 +12,14 @@ import torch
 from aipo.basics.errors import InputError
 from aipo.likelihoods import Likelihood
 from aipo.path.options import PathOptions, ending
-from aipo.path.tweedie import TweedieOptions, at_once
+from aipo.path.tweedie import TweedieOptions
 from aipo.posterior.langevin import LangevinOptions
 from aipo.priors.prior import Prior
 from aipo.selection.combine import Alone, Combine, LowestRisk, NearWeights
 from aipo.selection.criteria import Criterion, Discrepancy, Given, LCurve, Mean, Sure
-from aipo.selection.defaults import path_to_minima, path_to_mix
-from aipo.selection.guard import Guard, Unguarded, guard
-from aipo.selection.structure import residual_tells
+from aipo.selection.defaults import COLD, COLD_WEIGHT, path_to_minima
+from aipo.selection.guard import Guard, Unguarded, by_chain, by_path, guard
+from aipo.selection.structure import at_once, residual_tells
 
 UNGUARDED = Unguarded()
 
@@ -40,6 +40,7 @@ class Plan:
         combine: how the states become one picture.
         guard: what looks after holes that the prior fills.
         reason: what is done and why, in one sentence.
+        weight: λ of a chain.
     """
 
     options: PathOptions | TweedieOptions | LangevinOptions
@@ -47,6 +48,7 @@ class Plan:
     combine: Combine
     guard: Guard
     reason: str
+    weight: float = 1.0
 
 
 def plan(
@@ -95,30 +97,40 @@ def plan(
 
 
 def _automatic(likelihood: Likelihood, prior: Prior, options: PathOptions | None) -> Plan:
-    """A mixture of states, by SURE where it can judge the picture."""
+    """The posterior mean: at once where the prior tells it, else by a cold chain; or the user's own path."""
+    if options is not None:
+        return _mixed(likelihood, prior, options)
+    if at_once(likelihood, prior):
+        sure, once = Sure(likelihood, EPSILON), TweedieOptions()
+        why = (
+            "SURE (Stein's estimate of the error) mixes what they give with the Gaussian surrogate's picture"
+        )
+        return _plan(once, sure, LowestRisk(sure), why)
+    draws = COLD.evaluations - COLD.burn_in
+    reason = (
+        f"The picture is the mean of {draws} draws of a chain at λ = {COLD_WEIGHT:g} and temperature "
+        f"{COLD.temperature:g}; it is near the posterior mean, for a quarter of its cost."
+    )
+    watch = guard(likelihood, by_chain(prior, COLD, COLD_WEIGHT), prior)
+    return Plan(COLD, Mean(likelihood), Alone(), watch, reason, COLD_WEIGHT)
+
+
+def _mixed(likelihood: Likelihood, prior: Prior, options: PathOptions) -> Plan:
+    """A mixture of the states of a path, by SURE where it can judge the picture."""
     # No estimate from mixed measurements judges what they leave open: the predictive risk is flat in λ. Blur
     # leaves open only detail finer than itself. For photons the discrepancy principle's mixture is as good
     # (docs/results/photons.md).
     stein = likelihood.stein(torch.zeros_like(likelihood.y))
-    tells = residual_tells(likelihood.operator)
-    judged = tells and stein is not None and stein.exact
-    usual = path_to_mix(likelihood.operator, prior, judged)
-    if options is None and judged and at_once(likelihood, prior):
-        sure, once = Sure(likelihood, EPSILON), TweedieOptions()
-        why = "SURE (Stein's estimate of the error) mixes it with the Gaussian surrogate's picture"
-        return _plan(once, sure, LowestRisk(sure), why)
-    if judged:
+    tells, watch = residual_tells(likelihood.operator), guard(likelihood, by_path(prior, options), prior)
+    if tells and stein is not None and stein.exact:
         sure = Sure(likelihood)
         entries = likelihood.operator.kept() is not None
         known = "single entries were measured" if entries else "only fine detail was lost"
         why = f"SURE (Stein's estimate of the error) mixes its pictures: noise is Gaussian and {known}"
-        options = options or usual
-        return _plan(options, sure, LowestRisk(sure), why, guard(likelihood, prior, options))
-    options = options or _once(usual)
+        return _plan(options, sure, LowestRisk(sure), why, watch)
     because = "noise is not Gaussian" if tells else "SURE cannot judge what mixed measurements leave open"
     why = f"pictures whose residual is about as large as the noise are averaged, because {because}"
-    criterion, watch = Discrepancy(likelihood, options.falls), guard(likelihood, prior, options)
-    return _plan(options, criterion, NearWeights(), why, watch)
+    return _plan(options, Discrepancy(likelihood, options.falls), NearWeights(), why, watch)
 
 
 def _sure(likelihood: Likelihood, options: PathOptions) -> Plan:

@@ -7,7 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aipo.likelihoods import Likelihood
 from aipo.operators import Operator
+from aipo.path.tweedie import Denoising
+from aipo.priors.prior import Prior
 
 # Lost entries form holes if their mean distance to the nearest measured one is larger than this, in pixels.
 HOLE_FROM = 1.5
@@ -80,3 +83,18 @@ def _is_local(gram: Tensor, shape: tuple[int, int, int]) -> bool:
     rows = torch.fft.fftfreq(height).abs()[:, None] <= 0.25
     near = rows & (torch.fft.fftfreq(width).abs() <= 0.25)
     return float(spread[~near.to(spread.device)].sum()) < 1e-6 * float(spread.sum())
+
+
+def at_once(likelihood: Likelihood, prior: Prior) -> bool:
+    """Whether the noise is white, over a picture that is whole, and of a strength that the prior knows.
+
+    A picture that lost a few scattered entries is whole: the surrogate tells them from their neighbours.
+
+    Args:
+        likelihood: in its simplest spelling.
+    """
+    if not isinstance(prior, Denoising) or likelihood.gaussian() is not likelihood:
+        return False
+    kept = likelihood.operator.kept()
+    whole = kept is not None and not loses_entries(kept)
+    return whole and float(likelihood.noise_level.max()) <= prior.loudest
