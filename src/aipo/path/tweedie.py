@@ -53,8 +53,8 @@ class Step:
     Args:
         part: of the noise is in the picture that the step begins with, in (0, 1]; the rest was taken away by
             the steps before.
-        views: the step's end is the mean over so many views, as far as the prior knows as many; each costs one
-            evaluation.
+        views: the step's end is the mean over so many views, or over all that the prior knows if these are
+            fewer; each costs one evaluation.
 
     Raises:
         InputError: a part or a number of views out of range.

@@ -244,14 +244,17 @@ def _chain(
     problem = sampling_problem(likelihood, prior)
     # Every chain evaluates the prior at each step, and where it starts.
     images = options.chains * len(likelihood)
-    each = images * (options.evaluations + 1)
-    ahead = Forecast(tell, 1, each, least=1, again=len(likelihood) * planned.guard.each)
-    drawn = chain(ahead.watched(problem), likelihood, weight=planned.weight, options=options, watch=watch)
-    ahead.reached(0, 0)
-    ahead.ended(0)
+    begin, count = planned.begin, len(likelihood)
+    before = 0 if begin is None else begin.most
+    each = images * (options.evaluations + 1) + count * (before + planned.guard.each)
+    ahead = Forecast(tell, 1, each, least=1)
+    start, spent = (None, 0) if begin is None else begin.picture(likelihood, ahead.spent)
+    drawn = chain(
+        ahead.watched(problem), likelihood, weight=planned.weight, options=options, start=start, watch=watch
+    )
     weight = torch.full((len(likelihood),), planned.weight).to(likelihood.y)
     data, energy = energies(drawn.mean, likelihood, prior)
-    evaluations = torch.full_like(weight, drawn.evaluations + 1).long()
+    evaluations = torch.full_like(weight, drawn.evaluations + 1).long() + spent
     state = State(
         index=0,
         weight=weight,

@@ -41,11 +41,15 @@ class Forecast:
 
         def terms(x: Tensor, indices: Tensor, deformation: Deformation) -> Terms:
             found = problem.terms(x, indices, deformation)
-            self._done += len(indices)
-            self._tell(self._done, max(self._done, self._expected()))
+            self.spent(len(indices))
             return found
 
         return replace(problem, terms=terms)
+
+    def spent(self, images: int) -> None:
+        """So many evaluations more are done."""
+        self._done += images
+        self._tell(self._done, max(self._done, self._expected()))
 
     def reached(self, best: int, patience: int) -> None:
         """A state is done; `best` is the best one so far, and the path ends `patience` states after it."""

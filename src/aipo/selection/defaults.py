@@ -19,7 +19,8 @@ from aipo.selection.structure import has_holes, keeps_means, loses_entries
 
 # The best picture is near the posterior mean. A chain at λ = 1 needs hundreds of draws to tell it, because
 # each lies far from it. Draws at a quarter of the temperature lie half as far. Their mean leans towards the
-# mode, which is too smooth, and half the weight makes up for that. One rule for every operator and noise.
+# mode, which is too smooth, and half the weight makes up for that. One rule for every operator and noise; it
+# needs a surrogate that knows texture.
 COLD, COLD_WEIGHT = LangevinOptions(evaluations=98, burn_in=28, step=0.3, temperature=0.25), 0.5
 
 # λ grows by factors of √2, with few evaluations at each weight, because the path carries solution and
@@ -60,7 +61,7 @@ def path_to_minima(operator: Operator, prior: Prior) -> PathOptions:
         prior: its surrogate tells whether the prior is for any size, and whether the surrogate knows texture.
     """
     surrogate = getattr(prior, "surrogate", None)
-    textured, kept = bool(getattr(surrogate, "textured", False)), operator.kept()
+    textured, kept = knows_texture(prior), operator.kept()
     if kept is not None and loses_entries(kept):
         if textured:
             return AUTOMATIC_HOLES
@@ -97,6 +98,14 @@ def direct(likelihood: Likelihood, prior: Prior, weight: float, evaluations: int
         # The metric over latents does not know the data term's scale, so the first step is kept short.
         return replace(options, coordinates="latents", solver=LBFGS(memory=40, first_step=1e-3))
     return options
+
+
+def knows_texture(prior: Prior) -> bool:
+    """Whether the prior's surrogate knows texture, and is a metric for chains therefore.
+
+    In the metric of a surrogate of low rank alone draws are too wide wherever nothing is measured.
+    """
+    return bool(getattr(getattr(prior, "surrogate", None), "textured", False))
 
 
 def any_size(prior: Prior) -> bool:

@@ -15,9 +15,10 @@ from aipo.path.options import PathOptions, ending
 from aipo.path.tweedie import TweedieOptions
 from aipo.posterior.langevin import LangevinOptions
 from aipo.priors.prior import Prior
+from aipo.selection.beginning import Begin, beginning
 from aipo.selection.combine import Alone, Combine, LowestRisk, NearWeights
 from aipo.selection.criteria import Criterion, Discrepancy, Given, LCurve, Mean, Sure
-from aipo.selection.defaults import COLD, COLD_WEIGHT, path_to_minima
+from aipo.selection.defaults import COLD, COLD_WEIGHT, knows_texture, path_to_minima
 from aipo.selection.guard import Guard, Unguarded, by_chain, by_path, guard
 from aipo.selection.structure import at_once, residual_tells
 
@@ -41,6 +42,7 @@ class Plan:
         guard: what looks after holes that the prior fills.
         reason: what is done and why, in one sentence.
         weight: λ of a chain.
+        begin: how the picture is found near which a chain begins; None for the surrogate's.
     """
 
     options: PathOptions | TweedieOptions | LangevinOptions
@@ -49,6 +51,7 @@ class Plan:
     guard: Guard
     reason: str
     weight: float = 1.0
+    begin: Begin | None = None
 
 
 def plan(
@@ -97,40 +100,50 @@ def plan(
 
 
 def _automatic(likelihood: Likelihood, prior: Prior, options: PathOptions | None) -> Plan:
-    """The posterior mean: at once where the prior tells it, else by a cold chain; or the user's own path."""
+    """Steps where the prior knows the noise, a cold chain where its surrogate allows one, else a path."""
     if options is not None:
-        return _mixed(likelihood, prior, options)
+        return _mixed(likelihood, prior, options, options)
     if at_once(likelihood, prior):
-        sure, once = Sure(likelihood, EPSILON), TweedieOptions()
+        sure, steps = Sure(likelihood, EPSILON), TweedieOptions()
         why = (
             "SURE (Stein's estimate of the error) mixes what they give with the Gaussian surrogate's picture"
         )
-        return _plan(once, sure, LowestRisk(sure), why)
+        return _plan(steps, sure, LowestRisk(sure), why)
+    if not knows_texture(prior):
+        usual = path_to_minima(likelihood.operator, prior)
+        return _mixed(likelihood, prior, usual, _once(usual))
     draws = COLD.evaluations - COLD.burn_in
     reason = (
         f"The picture is the mean of {draws} draws of a chain at λ = {COLD_WEIGHT:g} and temperature "
         f"{COLD.temperature:g}; it is near the posterior mean, for a quarter of its cost."
     )
     watch = guard(likelihood, by_chain(prior, COLD, COLD_WEIGHT), prior)
-    return Plan(COLD, Mean(likelihood), Alone(), watch, reason, COLD_WEIGHT)
+    return Plan(COLD, Mean(likelihood), Alone(), watch, reason, COLD_WEIGHT, beginning(likelihood, prior))
 
 
-def _mixed(likelihood: Likelihood, prior: Prior, options: PathOptions) -> Plan:
-    """A mixture of the states of a path, by SURE where it can judge the picture."""
+def _mixed(likelihood: Likelihood, prior: Prior, twice: PathOptions, once: PathOptions) -> Plan:
+    """A mixture of the states of a path, by SURE where it can judge the picture.
+
+    Args:
+        twice: the path that is followed for the measurements and for SURE's copies of them.
+        once: the path where there are no copies.
+    """
     # No estimate from mixed measurements judges what they leave open: the predictive risk is flat in λ. Blur
     # leaves open only detail finer than itself. For photons the discrepancy principle's mixture is as good
     # (docs/results/photons.md).
     stein = likelihood.stein(torch.zeros_like(likelihood.y))
-    tells, watch = residual_tells(likelihood.operator), guard(likelihood, by_path(prior, options), prior)
+    tells = residual_tells(likelihood.operator)
     if tells and stein is not None and stein.exact:
         sure = Sure(likelihood)
         entries = likelihood.operator.kept() is not None
         known = "single entries were measured" if entries else "only fine detail was lost"
         why = f"SURE (Stein's estimate of the error) mixes its pictures: noise is Gaussian and {known}"
-        return _plan(options, sure, LowestRisk(sure), why, watch)
+        watch = guard(likelihood, by_path(prior, twice), prior)
+        return _plan(twice, sure, LowestRisk(sure), why, watch)
     because = "noise is not Gaussian" if tells else "SURE cannot judge what mixed measurements leave open"
     why = f"pictures whose residual is about as large as the noise are averaged, because {because}"
-    return _plan(options, Discrepancy(likelihood, options.falls), NearWeights(), why, watch)
+    watch = guard(likelihood, by_path(prior, once), prior)
+    return _plan(once, Discrepancy(likelihood, once.falls), NearWeights(), why, watch)
 
 
 def _sure(likelihood: Likelihood, options: PathOptions) -> Plan:

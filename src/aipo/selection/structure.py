@@ -18,6 +18,10 @@ HOLE_FROM = 1.5
 # A picture counts as complete if at most this part of its entries is lost and they form no hole.
 FEW = 0.05
 
+# Measurements see patterns alike if none gets more than so many times the energy of another, on average over
+# a few random pictures of each kind.
+ALIKE, PATTERNS = 1.6, 8
+
 
 def loses_entries(kept: Tensor) -> bool:
     """Whether so many entries are lost, or so close together, that the prior has to fill them in.
@@ -98,3 +102,28 @@ def at_once(likelihood: Likelihood, prior: Prior) -> bool:
     kept = likelihood.operator.kept()
     whole = kept is not None and not loses_entries(kept)
     return whole and float(likelihood.noise_level.max()) <= prior.loudest
+
+
+def isotropic(operator: Operator) -> bool:
+    """Whether measurements mix all entries and see every pattern about alike, as random sensing does.
+
+    Patterns are random pictures of coarse, middling and fine structure, in every quarter of the frame.
+    """
+    linear, (channels, height, width) = operator.linear, operator.shape
+    if linear is not operator or operator.kept() is not None or operator.gram() is not None:
+        return False
+    generator, seen = torch.Generator().manual_seed(0), []
+    quarters = [
+        (slice(0, height // 2), slice(0, width // 2)),
+        (slice(height // 2, None), slice(width // 2, None)),
+    ]
+    for grain in (1, 4, 16):
+        rows, columns = -(-height // grain), -(-width // grain)
+        for quarter in quarters:
+            normal = torch.randn(PATTERNS, channels, rows, columns, generator=generator, dtype=torch.float64)
+            fine = normal.repeat_interleave(grain, 2).repeat_interleave(grain, 3)[:, :, :height, :width]
+            pattern = torch.zeros_like(fine)
+            pattern[:, :, *quarter] = fine[:, :, *quarter]
+            measured = linear.forward(pattern.to(operator.device))
+            seen.append(float(measured.square().sum() / pattern.square().sum()))
+    return max(seen) <= ALIKE * min(seen)
