@@ -28,7 +28,7 @@ from aipo.reconstruction.reconstruct import reconstruct
 
 LEVELS, SIDE = (15, 25, 50), 128
 SETS = {"CBSD68": "photos.jsonl", "Set12, grey": "photos-grey.jsonl"}
-WAYS = ("BM3D", "default")
+WAYS = ("default", "BM3D")
 
 
 def main() -> None:
@@ -39,10 +39,11 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     prior = load_prior("photos")
-    for file, folder in zip(SETS.values(), (arguments.colour, arguments.grey), strict=True):
+    folders = zip(SETS.values(), (arguments.colour, arguments.grey), strict=True)
+    for way, (file, folder) in product(WAYS, list(folders)):
         done = {(row["sigma"], row["way"], row["picture"]) for row in read(arguments.out / file)}
         pictures = list(enumerate(load_pictures(folder)))
-        for way, level, (index, picture) in product(WAYS, LEVELS, pictures):
+        for level, (index, picture) in product(LEVELS, pictures):
             if (level, way, index) not in done:
                 row = judge(way, crop(picture, SIDE), level / 255, index, prior)
                 add_line({"sigma": level, "way": way, "picture": index, **row}, arguments.out / file)
@@ -73,8 +74,12 @@ def write(out: Path) -> None:
     ]
     for (name, file), level in product(SETS.items(), LEVELS):
         rows = [row for row in read(out / file) if row["sigma"] == level]
-        rival, own = ([row for row in rows if row["way"] == way] for way in WAYS)
-        quality = [[row["psnr"] for row in part] for part in (own, rival)]
+        own, rival = ([row for row in rows if row["way"] == way] for way in WAYS)
+        rivals = {row["picture"]: row["psnr"] for row in rival}
+        own = [row for row in own if row["picture"] in rivals]
+        quality = [row["psnr"] for row in own], [rivals[row["picture"]] for row in own]
+        if not own:
+            continue
         cells = [name, str(level), str(len(own)), f"{mean(quality[1]):.2f}"]
         cells += [f"{mean([row['start'] for row in own]):.2f}", f"{mean(quality[0]):.2f}", ahead(*quality)]
         lines.append("| " + " | ".join([*cells, f"{mean([row['evaluations'] for row in own]):.0f}"]) + " |")

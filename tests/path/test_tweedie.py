@@ -74,7 +74,7 @@ def test_the_default_path_is_this_one_and_its_result_is_whole():
     likelihood, prior = noisy(), TwoKinds()
     told: list[tuple[int, int]] = []
     result = reconstruct(likelihood, prior, progress=lambda done, expected: told.append((done, expected)))
-    assert "in 2 steps" in result.reason and result.criterion == "sure"
+    assert "in 2 steps by Tweedie" in result.reason and result.criterion == "sure"
     assert len(result.path) == 3
     assert all(done <= expected for done, expected in told) and told[-1][0] == told[-1][1] == 3 * 4
     again = pickle.loads(pickle.dumps(result))

@@ -126,7 +126,7 @@ def test_the_residual_tells_of_entries_and_blurs_alone():
 def test_one_chain_is_the_default_for_every_operator_and_noise():
     shape = (3, 64, 64)
     operator, y, hole = Identity(shape), torch.full((2, *shape), 0.5), block_mask(shape, 19)
-    sensing = GaussianSensing(shape, 9)
+    sensing = GaussianSensing(shape, 200)
     for prior in (load_prior("photos"), load_prior("faces64")):
         for likelihood in [
             Laplace(operator, y, 0.1),
@@ -135,6 +135,13 @@ def test_one_chain_is_the_default_for_every_operator_and_noise():
         ]:
             planned = plan(likelihood, prior)
             assert planned.options == COLD and planned.weight == COLD_WEIGHT
+
+
+def test_what_is_left_wide_open_is_no_place_for_a_short_chain():
+    prior, y = load_prior("faces64"), torch.full((1, 3, 64, 64), 0.5)
+    for operator in (Grey((3, 64, 64)), Composition(Downsampling((3, 64, 64), 2), Grey((3, 32, 32)))):
+        planned = plan(Gaussian(operator, operator(y), 0.1), prior)
+        assert planned.criterion.name == "discrepancy"
 
 
 def test_a_surrogate_without_texture_is_no_metric_for_a_chain():

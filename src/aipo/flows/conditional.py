@@ -80,7 +80,7 @@ class ConditionalFlow(Flow):
     def at(self, tau: float) -> Flow:
         check_level(tau)
         flow = deepcopy(self.plain)
-        told = self._modulations(self.table.new_tensor([tau]))
+        told = self._modulations(self.table.new_full((1,), tau))
         for convolution, (scale, shift) in zip(_convolutions(flow), told, strict=True):
             assert convolution.bias is not None
             convolution.weight.mul_((1 + scale[0])[:, None, None, None])

@@ -83,9 +83,8 @@ class TweedieOptions:
     def described(self) -> str:
         """What is done, as the beginning of a sentence."""
         count = len(self.steps)
-        return (
-            f"noise of this strength is removed in {count} step{'s' if count > 1 else ''} (Tweedie's formula)"
-        )
+        plural = "s" if count > 1 else ""
+        return f"Noise of this strength is removed in {count} step{plural} by Tweedie's formula"
 
 
 def tweedie(

@@ -15,7 +15,7 @@ from aipo.path.prepare import prepared
 from aipo.path.problem import Problem
 from aipo.path.state import State
 from aipo.path.trace import Trace
-from aipo.path.tweedie import TweedieOptions, tweedie
+from aipo.path.tweedie import Denoising, TweedieOptions, tweedie
 from aipo.posterior.chain import Samples, chain, sampling_problem
 from aipo.posterior.langevin import Draw, LangevinOptions
 from aipo.priors.checks import check_inputs
@@ -186,7 +186,9 @@ def _denoised(
     """White noise, removed in a few steps."""
     batch, count = criterion.batch(), len(likelihood)
     problem, copies = objective(batch, prior), len(batch) // count
-    done, expected = 0, count * sum(step.views + copies - 1 for step in options.steps)
+    assert isinstance(prior, Denoising)
+    views = sum(min(step.views, len(prior.views)) + copies - 1 for step in options.steps)
+    done, expected = 0, count * views
 
     def spent(images: int) -> None:
         nonlocal done
@@ -194,7 +196,6 @@ def _denoised(
         tell(done, max(done, expected))
 
     states = list(tweedie(problem, batch, prior, options, copies, spent))
-    tell(done, done)
     path = [_first(state, count) for state in states]
     for state in path:
         if watch:

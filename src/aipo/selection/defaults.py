@@ -21,7 +21,8 @@ from aipo.selection.structure import has_holes, keeps_means, loses_entries
 # each lies far from it. Draws at a quarter of the temperature lie half as far. Their mean leans towards the
 # mode, which is too smooth, and half the weight makes up for that. One rule for every operator and noise; it
 # needs a surrogate that knows texture.
-COLD, COLD_WEIGHT = LangevinOptions(evaluations=98, burn_in=28, step=0.3, temperature=0.25), 0.5
+COLD = LangevinOptions(evaluations=98, burn_in=28, step=0.5, friction=0.1, temperature=0.25)
+COLD_WEIGHT = 0.5
 
 # λ grows by factors of √2, with few evaluations at each weight, because the path carries solution and
 # curvature from one weight to the next.

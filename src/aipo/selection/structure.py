@@ -104,6 +104,16 @@ def at_once(likelihood: Likelihood, prior: Prior) -> bool:
     return whole and float(likelihood.noise_level.max()) <= prior.loudest
 
 
+def leaves_wide(operator: Operator) -> bool:
+    """Whether linear measurements see some colours or places far better than others, as projections do.
+
+    What they leave open is then as wide as pictures differ, and a short chain does not cross it.
+    """
+    if operator.linear is not operator or operator.kept() is not None:
+        return False
+    return not keeps_means(operator) and not isotropic(operator)
+
+
 def isotropic(operator: Operator) -> bool:
     """Whether measurements mix all entries and see every pattern about alike, as random sensing does.
 
