@@ -7,7 +7,7 @@ picture is restored as a colour picture whose grey alone was measured, and it is
 strength (0.8, 1 or 1.2 σ) comes from the truth; aipo does not see the truth. "Start" is the closed form of
 the prior's surrogate. "Default" is what `aipo.reconstruct` restores with all defaults, with its evaluations
 of the flow. "Ahead by" compares with BM3D, and ± is the standard error of the mean difference over
-pictures. The script goes on where it stopped.
+pictures, and – where BM3D was not run on all of them. The script goes on where it stopped.
 """
 
 import argparse
@@ -75,13 +75,13 @@ def write(out: Path) -> None:
     for (name, file), level in product(SETS.items(), LEVELS):
         rows = [row for row in read(out / file) if row["sigma"] == level]
         own, rival = ([row for row in rows if row["way"] == way] for way in WAYS)
-        rivals = {row["picture"]: row["psnr"] for row in rival}
-        own = [row for row in own if row["picture"] in rivals]
-        quality = [row["psnr"] for row in own], [rivals[row["picture"]] for row in own]
         if not own:
             continue
-        cells = [name, str(level), str(len(own)), f"{mean(quality[1]):.2f}"]
-        cells += [f"{mean([row['start'] for row in own]):.2f}", f"{mean(quality[0]):.2f}", ahead(*quality)]
+        quality = [[row["psnr"] for row in part] for part in (own, rival)]
+        paired = len(own) == len(rival)
+        cells = [name, str(level), str(len(own)), f"{mean(quality[1]):.2f}" if paired else "–"]
+        cells += [f"{mean([row['start'] for row in own]):.2f}", f"{mean(quality[0]):.2f}"]
+        cells.append(ahead(*quality) if paired else "–")
         lines.append("| " + " | ".join([*cells, f"{mean([row['evaluations'] for row in own]):.0f}"]) + " |")
     (out / "photos.md").write_text("\n".join(lines) + "\n")
 

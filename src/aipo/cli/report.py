@@ -134,7 +134,7 @@ def _measures_brightness(operator: LinearOperator) -> bool:
 
 
 def plot_path(file: Path, result: Reconstruction, truth: Images | None, view: View = as_it_is) -> None:
-    """Objective, PSNR (where the truth is known) and the selection criterion against λ."""
+    """Objective, PSNR (where the truth is known) and the criterion against λ, or in turn at one λ."""
     matplotlib.use("Agg")
     from matplotlib import pyplot  # only here: it is slow to import
     from matplotlib.ticker import LogLocator, NullFormatter
@@ -149,9 +149,14 @@ def plot_path(file: Path, result: Reconstruction, truth: Images | None, view: Vi
         curves.append((f"criterion ({result.criterion})", list(values)))
     figure, axes = pyplot.subplots(1, len(curves), figsize=(4 * len(curves), 3.2), squeeze=False)
     for axis, (label, curve) in zip(axes[0], curves, strict=True):
+        axis.set_title(label)
+        if len(set(weights)) == 1:
+            axis.plot(range(len(states)), curve, "o-", markersize=4)
+            axis.set(xlabel=f"state, all at λ = {weights[0]:g}", xticks=range(len(states)))
+            continue
         axis.plot(weights, curve, "o-", markersize=4)
         axis.axvline(float(result.weight[0]), color="0.6", linestyle="--", linewidth=1)
-        axis.set(xscale="log", xlabel="weight λ", title=label)
+        axis.set(xscale="log", xlabel="weight λ")
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter(NullFormatter())
