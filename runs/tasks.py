@@ -9,7 +9,7 @@ operator; bent and one-bit measurements are straightened first. BM3D works on a 
 there is a transform for that (counts: Anscombe's with read-out noise; speckle: the logarithm). For tomography
 the other method is Landweber's iteration, stopped at its best. "Start" is the prior's surrogate alone at the
 chosen weight, in closed form (for signs: solved). "Default" is what `aipo.reconstruct` restores with all
-defaults. "Mean" is the posterior mean of `aipo.sample`, by 402 evaluations. The table gives the mean PSNR in
+defaults. "Mean" is the posterior mean of `aipo.sample`, by 401 evaluations. The table gives the mean PSNR in
 dB. The script goes on where it stopped; --task runs one task alone.
 """
 

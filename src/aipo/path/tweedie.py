@@ -114,7 +114,7 @@ def tweedie(
     evaluations = torch.zeros_like(sigma, dtype=torch.long)
     x = problem.start(torch.ones_like(sigma))
     y = torch.where(kept.to(x.device), near.operator.linear.adjoint(near.y), x)
-    yield _state(0, x, likelihood, prior, evaluations, Status.CONVERGED)
+    yield _state(0, x, likelihood, prior, count, evaluations, Status.CONVERGED)
     fitting = [view for view in prior.views if view.reach < min(y.shape[2:])]
     views = cycle(fitting)
     for index, step in enumerate(options.steps, 1):
@@ -130,15 +130,23 @@ def tweedie(
         x = x + (torch.stack(seen).mean(0) - x[:count]).repeat(copies, 1, 1, 1)
         evaluations = evaluations + 1
         evaluations[:count] += len(others)
-        yield _state(index, x, likelihood, prior, evaluations, Status.DENOISED)
+        yield _state(index, x, likelihood, prior, count, evaluations, Status.DENOISED)
 
 
 def _state(
-    index: int, x: Images, likelihood: Likelihood, prior: Prior, evaluations: Tensor, status: Status
+    index: int,
+    x: Images,
+    likelihood: Likelihood,
+    prior: Prior,
+    count: int,
+    evaluations: Tensor,
+    status: Status,
 ) -> State:
+    """A state; R is known of the first `count` images alone, because nobody asks for that of copies."""
     finite = torch.isfinite(x).flatten(1).all(1)
     with torch.no_grad():
-        data, energy = likelihood(x), torch.cat([prior.energy(part) for part in x.split(1)])
+        data, known = likelihood(x), torch.cat([prior.energy(part) for part in x[:count].split(1)])
+    energy = torch.cat((known, torch.full_like(data[count:], torch.nan)))
     return State(
         index=index,
         weight=torch.ones_like(data),

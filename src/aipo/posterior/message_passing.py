@@ -78,18 +78,22 @@ def message_passing(
 
     other = mean
     for _ in range(GAUSSIAN_ROUNDS):
-        estimate, other, error = _round(likelihood, wiener, other, size)
-    evaluations, going = torch.zeros(count, dtype=torch.long, device=mean.device), torch.arange(count)
+        estimate, other, error = _round(likelihood, wiener, *_linear(likelihood, other, size), size)
+    evaluations, going = (
+        torch.zeros(count, dtype=torch.long).to(mean.device),
+        torch.arange(count).to(mean.device),
+    )
     for _ in range(ROUNDS):
-        own = likelihood.select(going)
-        known = _linear(own, other[going], _left(own, other[going], size))[1] < prior.loudest
-        going = going[known.cpu()]
+        likely = likelihood.select(going)
+        own, tau = _linear(likely, other[going], size)
+        known = tau < prior.loudest
+        going, likely = going[known], likely.select(known.nonzero().squeeze(1))
         if len(going) == 0:
             break
-        found, handed, left = _round(likelihood.select(going), flow, other[going], size)
+        found, handed, left = _round(likely, flow, own[known], tau[known], size)
         evaluations[going] += 2
         better = left < error[going]
-        going = going[better.cpu()]
+        going = going[better]
         estimate, other, error = (
             whole.index_copy(0, going, part[better])
             for whole, part in ((estimate, found), (other, handed), (error, left))
@@ -97,9 +101,10 @@ def message_passing(
     return estimate, evaluations
 
 
-def _round(likelihood: Gaussian, denoise: Denoise, r: Images, size: float) -> tuple[Images, Images, PerImage]:
+def _round(
+    likelihood: Gaussian, denoise: Denoise, own: Images, tau: PerImage, size: float
+) -> tuple[Images, Images, PerImage]:
     """The denoiser's estimate, what it hands on, and the variance of the error of that, ∞ if not finite."""
-    own, tau = _linear(likelihood, r, _left(likelihood, r, size))
     estimate, other = _denoised(denoise, own, tau)
     finite = torch.isfinite(other).flatten(1).all(1)
     return estimate, other, torch.where(finite, _left(likelihood, other, size), torch.inf)
@@ -111,11 +116,12 @@ def _left(likelihood: Gaussian, r: Images, size: float) -> PerImage:
     return ((likelihood.residual_squared(r) - noise) / size).clamp_min(SMALLEST)
 
 
-def _linear(likelihood: Gaussian, r: Images, variance: PerImage) -> tuple[Images, PerImage]:
+def _linear(likelihood: Gaussian, r: Images, size: float) -> tuple[Images, PerImage]:
     """What the measurements add to a picture with white error: r₁, and the standard deviation of its error.
 
     The estimate is r + v Aᵀ(v A Aᵀ + σ²)⁻¹(y − A r), and its mean derivative is found along the probe.
     """
+    variance = _left(likelihood, r, size)
     operator, n, probe = likelihood.operator, prod(likelihood.operator.shape), _signs(r)
     v, noise = variance.repeat(2), (likelihood.sigma**2).repeat(2)
     right = torch.cat((likelihood.y - operator(r), operator(probe)))

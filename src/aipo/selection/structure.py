@@ -117,7 +117,7 @@ def leaves_wide(operator: Operator) -> bool:
 def isotropic(operator: Operator) -> bool:
     """Whether measurements mix all entries and see every pattern about alike, as random sensing does.
 
-    Patterns are random pictures of coarse, middling and fine structure, in every quarter of the frame.
+    Patterns are random pictures of coarse, middling and fine structure, in two opposite quarters.
     """
     linear, (channels, height, width) = operator.linear, operator.shape
     if linear is not operator or operator.kept() is not None or operator.gram() is not None:
