@@ -12,7 +12,6 @@ from aipo.likelihoods import Gaussian, Likelihood
 from aipo.path.tweedie import Denoising
 from aipo.posterior.message_passing import ROUNDS, message_passing
 from aipo.priors.prior import Prior
-from aipo.selection.structure import isotropic
 
 
 @dataclass(frozen=True)
@@ -33,12 +32,12 @@ def beginning(likelihood: Likelihood, prior: Prior) -> Begin | None:
     """Message passing after random sensing, if the prior knows noise; else None.
 
     Args:
-        likelihood: in its simplest spelling.
+        likelihood: in its simplest spelling, of measurements that are `isotropic`.
     """
     surrogate = getattr(prior, "surrogate", None)
     if not isinstance(prior, Denoising) or prior.loudest == 0 or not isinstance(surrogate, Filtering):
         return None
-    if likelihood.gaussian() is not likelihood or not isotropic(likelihood.operator):
+    if likelihood.gaussian() is not likelihood:
         return None
     return Begin(2 * ROUNDS, partial(_passed, prior, surrogate))
 

@@ -20,7 +20,7 @@ from aipo.selection.combine import Alone, Combine, LowestRisk, NearWeights
 from aipo.selection.criteria import Criterion, Discrepancy, Given, LCurve, Mean, Sure
 from aipo.selection.defaults import COLD, COLD_WEIGHT, knows_texture, path_to_minima
 from aipo.selection.guard import Guard, Unguarded, by_chain, by_path, guard
-from aipo.selection.structure import at_once, leaves_wide, residual_tells
+from aipo.selection.structure import at_once, isotropic, leaves_wide, residual_tells
 
 UNGUARDED = Unguarded()
 
@@ -109,7 +109,8 @@ def _automatic(likelihood: Likelihood, prior: Prior, options: PathOptions | None
             "SURE (Stein's estimate of the error) mixes what they give with the Gaussian surrogate's picture"
         )
         return _plan(steps, sure, LowestRisk(sure), why)
-    if not knows_texture(prior) or leaves_wide(likelihood.operator):
+    alike = knows_texture(prior) and isotropic(likelihood.operator)
+    if not knows_texture(prior) or (leaves_wide(likelihood.operator) and not alike):
         usual = path_to_minima(likelihood.operator, prior)
         return _mixed(likelihood, prior, usual, _once(usual))
     draws = COLD.evaluations - COLD.burn_in
@@ -118,7 +119,8 @@ def _automatic(likelihood: Likelihood, prior: Prior, options: PathOptions | None
         f"{COLD.temperature:g}; it is near the posterior mean, for a quarter of its cost."
     )
     watch = guard(likelihood, by_chain(prior, COLD, COLD_WEIGHT), prior)
-    return Plan(COLD, Mean(likelihood), Alone(), watch, reason, COLD_WEIGHT, beginning(likelihood, prior))
+    begin = beginning(likelihood, prior) if alike else None
+    return Plan(COLD, Mean(likelihood), Alone(), watch, reason, COLD_WEIGHT, begin)
 
 
 def _mixed(likelihood: Likelihood, prior: Prior, twice: PathOptions, once: PathOptions) -> Plan:

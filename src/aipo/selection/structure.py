@@ -107,11 +107,11 @@ def at_once(likelihood: Likelihood, prior: Prior) -> bool:
 def leaves_wide(operator: Operator) -> bool:
     """Whether linear measurements see some colours or places far better than others, as projections do.
 
-    What they leave open is then as wide as pictures differ, and a short chain does not cross it.
+    What they leave open is then as wide as pictures differ, and a short chain does not cross it. Of
+    measurements that are `isotropic` this says nothing.
     """
-    if operator.linear is not operator or operator.kept() is not None:
-        return False
-    return not keeps_means(operator) and not isotropic(operator)
+    mixed = operator.linear is operator and operator.kept() is None
+    return mixed and not keeps_means(operator)
 
 
 def isotropic(operator: Operator) -> bool:
