@@ -159,6 +159,23 @@ def test_denoising_goes_up_the_gradient_at_the_noise():
     torch.testing.assert_close(prior.denoise(y[:, :, :, :7], sigma), cut)
 
 
+def test_the_deviation_is_the_diagonal_of_the_jacobian():
+    prior, y, sigma = told(), rand(1, 3, 8, 8), 0.1
+    step, exact = 1e-3, torch.empty(y.numel())
+    for k in range(y.numel()):
+        moved = torch.zeros(y.numel())
+        moved[k] = step
+        there, back = (prior.denoise(y + sign * moved.view_as(y), sigma) for sign in (1, -1))
+        exact[k] = sigma**2 * (there - back).flatten()[k] / (2 * step)
+    found = prior.deviation(y, sigma, probes=400).flatten() ** 2
+    assert exact.min() > 0
+    assert (found - exact).abs().mean() <= 0.1 * exact.mean()
+    cut = prior.deviation(y[:, :, :, :7], sigma, probes=2)
+    assert cut.shape == (1, 3, 8, 7) and bool((cut >= 0).all()) and float(cut.mean()) > 0.05
+    with pytest.raises(InputError, match="probes = 0"):
+        prior.deviation(y, sigma, probes=0)
+
+
 def test_a_saved_prior_knows_its_noise_levels(tmp_path):
     prior, x = told(), rand(2, 3, 8, 8)
     prior.save(tmp_path)

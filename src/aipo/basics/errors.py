@@ -50,6 +50,6 @@ _REMEDIES = {
     Status.AGREEING: "The picture is the mean of several chains that agree (R̂ ≤ 1.05); nothing to do.",
     Status.DRAWN: "The picture is the mean of draws from chains that are not known to agree; run several, "
     "such as LangevinOptions(chains=4), and more evaluations where R̂ is above 1.05.",
-    Status.DENOISED: "The picture is the posterior mean, which the prior gives at once; nothing to do.",
+    Status.DENOISED: "The noise was removed in a few steps, near the posterior mean; nothing to do.",
     Status.AVERAGED: "The picture is the mean of a cold chain, near the posterior mean; nothing to do.",
 }

@@ -17,7 +17,7 @@ From denoising to compressed sensing (denoisers in such iterations, and derivati
 """
 
 from collections.abc import Callable
-from math import log, prod
+from math import prod
 
 import torch
 from torch import Tensor
@@ -27,16 +27,14 @@ from aipo.basics.conjugate_gradients import conjugate_gradients
 from aipo.gaussian.surrogate import Filtering
 from aipo.likelihoods import Gaussian
 from aipo.operators import LinearOperator
-from aipo.path.tweedie import Denoising
+from aipo.path.denoising import Denoising, restored, rounded
+from aipo.priors.views import PLAIN
 
 # Rounds of the surrogate and of the flow; one of the flow's costs two evaluations.
 GAUSSIAN_ROUNDS, ROUNDS = 6, 8
 
 # The probe of derivatives moves a picture by so much of its noise.
 PROBED = 0.05
-
-# A level of noise is rounded to a power of this, because a flow is prepared for every level.
-LEVEL = 1.04
 
 # Mean derivatives are kept within these, and variances above the last.
 LEAST, MOST, SMALLEST = 0.01, 0.98, 1e-8
@@ -73,8 +71,7 @@ def message_passing(
 
     def flow(r: Images, tau: PerImage) -> Images:
         spent(len(r))
-        levels = [LEVEL ** round(log(t) / log(LEVEL)) for t in tau.tolist()]
-        return torch.cat([prior.denoise(one[None], t) for one, t in zip(r, levels, strict=True)])
+        return restored(prior, r, rounded(tau), PLAIN)
 
     other = mean
     for _ in range(GAUSSIAN_ROUNDS):

@@ -9,13 +9,15 @@ from torch import Tensor
 from aipo.basics.arrays import Images, PerImage
 from aipo.basics.errors import Status
 from aipo.likelihoods import Likelihood
+from aipo.path.denoising import Denoising
 from aipo.path.objective import objective
 from aipo.path.options import PathOptions
 from aipo.path.prepare import prepared
 from aipo.path.problem import Problem
+from aipo.path.splitting import SplittingOptions, splitting
 from aipo.path.state import State
 from aipo.path.trace import Trace
-from aipo.path.tweedie import Denoising, TweedieOptions, tweedie
+from aipo.path.tweedie import TweedieOptions, tweedie
 from aipo.posterior.chain import Samples, chain, sampling_problem
 from aipo.posterior.langevin import Draw, LangevinOptions
 from aipo.priors.checks import check_inputs
@@ -119,7 +121,7 @@ def follow(
     tell = progress or (lambda done, expected: None)
     if isinstance(planned.options, LangevinOptions):
         return _chain(planned, planned.options, likelihood, prior, watch, tell)
-    if isinstance(planned.options, TweedieOptions):
+    if isinstance(planned.options, TweedieOptions | SplittingOptions):
         return _denoised(planned.criterion, planned.options, likelihood, prior, watch, tell)
     return _path(planned, planned.options, likelihood, prior, watch, tell)
 
@@ -177,25 +179,28 @@ def _path(
 
 def _denoised(
     criterion: Criterion,
-    options: TweedieOptions,
+    options: TweedieOptions | SplittingOptions,
     likelihood: Likelihood,
     prior: Prior,
     watch: Watch | None,
     tell: Progress,
 ) -> Followed:
-    """White noise, removed in a few steps."""
+    """Noise over whole pictures, removed in a few steps."""
     batch, count = criterion.batch(), len(likelihood)
-    problem, copies = objective(batch, prior), len(batch) // count
+    white, copies = isinstance(options, TweedieOptions), len(batch) // count
+    problem = objective(batch, prior) if white else sampling_problem(batch, prior)
     assert isinstance(prior, Denoising)
-    views = sum(min(step.views, len(prior.views)) + copies - 1 for step in options.steps)
-    done, expected = 0, count * views
+    done, expected = 0, count * options.cost(len(prior.views), copies)
 
     def spent(images: int) -> None:
         nonlocal done
         done += images
         tell(done, max(done, expected))
 
-    states = list(tweedie(problem, batch, prior, options, copies, spent))
+    if isinstance(options, TweedieOptions):
+        states = list(tweedie(problem, batch, prior, options, copies, spent))
+    else:
+        states = list(splitting(problem, batch, prior, options, copies, spent))
     path = [_first(state, count) for state in states]
     for state in path:
         if watch:

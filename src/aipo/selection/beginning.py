@@ -4,14 +4,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from aipo.basics.arrays import Images
 from aipo.gaussian.surrogate import Filtering
 from aipo.likelihoods import Gaussian, Likelihood
-from aipo.path.tweedie import Denoising
+from aipo.path.denoising import Denoising
+from aipo.path.splitting import SplittingOptions, split
+from aipo.posterior.chain import sampling_problem
 from aipo.posterior.message_passing import ROUNDS, message_passing
 from aipo.priors.prior import Prior
+from aipo.selection.structure import knows_noise
+
+# After bent measurements τ falls until the measurements decide. Fresh noise makes what is given to the prior
+# look like what it was trained with.
+BENT = SplittingOptions(steps=12, first=2.5, last=0.25, ratio=3.0, kick=0.5, views=1)
+
+# The surrogate's picture explains the measurements if its misfit is at most this; that of the truth is 1.
+EXPLAINED = 2.0
 
 
 @dataclass(frozen=True)
@@ -28,18 +39,24 @@ class Begin:
     picture: Callable[[Likelihood, Callable[[int], None]], tuple[Images, Tensor]]
 
 
-def beginning(likelihood: Likelihood, prior: Prior) -> Begin | None:
-    """Message passing after random sensing, if the prior knows noise; else None.
+def beginning(likelihood: Likelihood, prior: Prior, alike: bool) -> Begin | None:
+    """Message passing after random sensing, splitting after bent measurements, if the prior knows noise.
+
+    Elsewhere, and for signs alone, None: the surrogate's picture is as good a beginning (dev/LOG.md).
 
     Args:
-        likelihood: in its simplest spelling, of measurements that are `isotropic`.
+        likelihood: in its simplest spelling.
+        alike: whether the measurements are `isotropic`.
     """
-    surrogate = getattr(prior, "surrogate", None)
-    if not isinstance(prior, Denoising) or prior.loudest == 0 or not isinstance(surrogate, Filtering):
+    if not knows_noise(prior):
         return None
-    if likelihood.gaussian() is not likelihood:
-        return None
-    return Begin(2 * ROUNDS, partial(_passed, prior, surrogate))
+    assert isinstance(prior, Denoising)
+    if alike and likelihood.gaussian() is likelihood:
+        surrogate = getattr(prior, "surrogate", None)
+        assert isinstance(surrogate, Filtering)
+        return Begin(2 * ROUNDS, partial(_passed, prior, surrogate))
+    bent = likelihood.operator.linear is not likelihood.operator
+    return Begin(BENT.steps, partial(_unbent, prior)) if bent and not likelihood.rough else None
 
 
 def _passed(
@@ -47,3 +64,15 @@ def _passed(
 ) -> tuple[Images, Tensor]:
     assert isinstance(likelihood, Gaussian)
     return message_passing(likelihood, prior, surrogate, spent)
+
+
+def _unbent(prior: Prior, likelihood: Likelihood, spent: Callable[[int], None]) -> tuple[Images, Tensor]:
+    """The surrogate's pictures, and in place of those that do not explain the measurements better ones."""
+    first = sampling_problem(likelihood, prior).start(torch.ones_like(likelihood.noise_level))
+    evaluations = torch.zeros(len(first), dtype=torch.long, device=first.device)
+    astray = (~(likelihood.misfit(first) <= EXPLAINED)).nonzero().squeeze(1)
+    if len(astray) == 0:
+        return first, evaluations
+    own = likelihood.select(astray)
+    *_, (better, counted) = split(sampling_problem(own, prior), own, prior, BENT, spent=spent)
+    return first.index_copy(0, astray, better), evaluations.index_copy(0, astray, counted)

@@ -12,6 +12,7 @@ import torch
 from aipo.basics.errors import InputError
 from aipo.likelihoods import Likelihood
 from aipo.path.options import PathOptions, ending
+from aipo.path.splitting import SplittingOptions
 from aipo.path.tweedie import TweedieOptions
 from aipo.posterior.langevin import LangevinOptions
 from aipo.priors.prior import Prior
@@ -20,7 +21,7 @@ from aipo.selection.combine import Alone, Combine, LowestRisk, NearWeights
 from aipo.selection.criteria import Criterion, Discrepancy, Given, LCurve, Mean, Sure
 from aipo.selection.defaults import COLD, COLD_WEIGHT, knows_texture, path_to_minima
 from aipo.selection.guard import Guard, Unguarded, by_chain, by_path, guard
-from aipo.selection.structure import at_once, isotropic, leaves_wide, residual_tells
+from aipo.selection.structure import at_once, in_steps, isotropic, leaves_wide, residual_tells
 
 UNGUARDED = Unguarded()
 
@@ -35,8 +36,8 @@ class Plan:
     """How a picture is restored.
 
     Attributes:
-        options: how the path is followed, how white noise is removed at once, or how the chain of the
-            posterior mean is run.
+        options: how the path is followed, how Gaussian noise over a whole picture is removed in steps, or how
+            the chain of the posterior mean is run.
         criterion: what judges the states of the path.
         combine: how the states become one picture.
         guard: what looks after holes that the prior fills.
@@ -45,7 +46,7 @@ class Plan:
         begin: how the picture is found near which a chain begins; None for the surrogate's.
     """
 
-    options: PathOptions | TweedieOptions | LangevinOptions
+    options: PathOptions | TweedieOptions | SplittingOptions | LangevinOptions
     criterion: Criterion
     combine: Combine
     guard: Guard
@@ -103,8 +104,9 @@ def _automatic(likelihood: Likelihood, prior: Prior, options: PathOptions | None
     """Steps where the prior knows the noise, a cold chain where its surrogate allows one, else a path."""
     if options is not None:
         return _mixed(likelihood, prior, options, options)
-    if at_once(likelihood, prior):
-        sure, steps = Sure(likelihood, EPSILON), TweedieOptions()
+    white = at_once(likelihood, prior)
+    if white or in_steps(likelihood, prior):
+        sure, steps = Sure(likelihood, EPSILON), TweedieOptions() if white else SplittingOptions()
         why = (
             "SURE (Stein's estimate of the error) mixes what they give with the Gaussian surrogate's picture"
         )
@@ -119,7 +121,7 @@ def _automatic(likelihood: Likelihood, prior: Prior, options: PathOptions | None
         f"{COLD.temperature:g}; it is near the posterior mean, for a quarter of its cost."
     )
     watch = guard(likelihood, by_chain(prior, COLD, COLD_WEIGHT), prior)
-    begin = beginning(likelihood, prior) if alike else None
+    begin = beginning(likelihood, prior, alike)
     return Plan(COLD, Mean(likelihood), Alone(), watch, reason, COLD_WEIGHT, begin)
 
 
@@ -164,7 +166,7 @@ def _mean(likelihood: Likelihood, chain: LangevinOptions) -> Plan:
 
 
 def _plan(
-    options: PathOptions | TweedieOptions,
+    options: PathOptions | TweedieOptions | SplittingOptions,
     criterion: Criterion,
     combine: Combine,
     why: str,

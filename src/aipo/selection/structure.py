@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aipo.gaussian.surrogate import Filtering
 from aipo.likelihoods import Likelihood
 from aipo.operators import Operator
-from aipo.path.tweedie import Denoising
+from aipo.path.denoising import Denoising
 from aipo.priors.prior import Prior
 
 # Lost entries form holes if their mean distance to the nearest measured one is larger than this, in pixels.
@@ -92,16 +93,39 @@ def _is_local(gram: Tensor, shape: tuple[int, int, int]) -> bool:
 def at_once(likelihood: Likelihood, prior: Prior) -> bool:
     """Whether the noise is white, over a picture that is whole, and of a strength that the prior knows.
 
-    A picture that lost a few scattered entries is whole: the surrogate tells them from their neighbours.
+    Args:
+        likelihood: in its simplest spelling.
+    """
+    return likelihood.gaussian() is likelihood and _whole_and_known(likelihood, prior)
+
+
+def in_steps(likelihood: Likelihood, prior: Prior) -> bool:
+    """Whether the noise is Gaussian, white or not, over a picture that is whole, and the prior knows noise.
 
     Args:
         likelihood: in its simplest spelling.
     """
-    if not isinstance(prior, Denoising) or likelihood.gaussian() is not likelihood:
+    stein = likelihood.stein(torch.zeros_like(likelihood.y))
+    gaussian = stein is not None and stein.exact
+    return gaussian and knows_noise(prior) and _whole_and_known(likelihood, prior)
+
+
+def knows_noise(prior: Prior) -> bool:
+    """Whether the prior restores noisy pictures at once, and its surrogate tells what noise leaves open."""
+    if not isinstance(prior, Denoising) or prior.loudest == 0:
         return False
+    return isinstance(getattr(prior, "surrogate", None), Filtering)
+
+
+def _whole_and_known(likelihood: Likelihood, prior: Prior) -> bool:
+    """Whether at most a few scattered entries are lost, and noise is no stronger than the prior knows.
+
+    The surrogate tells a few lost entries from their neighbours.
+    """
     kept = likelihood.operator.kept()
-    whole = kept is not None and not loses_entries(kept)
-    return whole and float(likelihood.noise_level.max()) <= prior.loudest
+    if kept is None or loses_entries(kept) or not isinstance(prior, Denoising):
+        return False
+    return float(likelihood.noise_level.max()) <= prior.loudest
 
 
 def leaves_wide(operator: Operator) -> bool:
