@@ -118,8 +118,9 @@ def test_a_chain_begins_there_if_the_prior_knows_noise():
     likelihood, _ = sensed(2)
     knowing, deaf = Knowing(stationary(SHAPE)), Knowing(stationary(SHAPE), 0.0)
     laplace = Laplace(SENSING, likelihood.y, 0.02)
-    assert beginning(likelihood, knowing) is not None
-    assert beginning(likelihood, deaf) is None and beginning(laplace, knowing) is None
+    assert beginning(likelihood, knowing, alike=True) is not None
+    assert beginning(likelihood, deaf, alike=True) is None
+    assert beginning(laplace, knowing, alike=True) is None
     told: list[tuple[int, int]] = []
     found = reconstruct(likelihood, knowing, progress=lambda done, expected: told.append((done, expected)))
     assert found.evaluations.max() <= 100 + 2 * ROUNDS and "chain" in found.reason
