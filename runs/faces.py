@@ -6,7 +6,7 @@ The pictures are the first hundred faces of the tar that was held out of trainin
 three tasks: denoising at σ = 0.1 beside BM3D, sensing of m = 2500 with σ = 0.01 beside LASSO in a wavelet
 basis, and a hole of 19 × 19 in the centre with σ = 0.02 beside biharmonic filling followed by TV. The weights
 of the other methods come from the truth, for each face; aipo does not see the truth. "Start" is the closed
-form of the prior's surrogate. "Default" is what `aipo.reconstruct` restores with all defaults. "Mean" is the
+form of the prior's surrogate. "Path" is what `aipo.reconstruct` restores with all defaults. "Mean" is the
 posterior mean of `aipo.sample`. ± is the standard error of the mean difference over faces. "Inside" is the
 share of true values that lie in the 90 % interval of the samples. The script goes on where it stopped; --task
 runs one task alone.
@@ -29,7 +29,7 @@ from aipo.priors import load_prior
 from aipo.reconstruction.reconstruct import reconstruct
 
 COUNT, CHUNK, SHAPE = 100, 10, (3, 64, 64)
-WAYS = ("other", "default", "mean")
+WAYS = ("other", "path", "mean")
 Competitor = Callable[[LinearOperator, Tensor, float, Tensor], Baseline]
 
 
@@ -71,7 +71,7 @@ def judge(task: str, way: str, first: int, x: Tensor, prior: str) -> dict:
         each = zip(likelihood.y.split(1), x.split(1), strict=True)
         images = torch.cat([competitor(operator, y, sigma, truth).image for y, truth in each])
         return {**row, "psnr": psnr(images, x).tolist()}
-    if way == "default":
+    if way == "path":
         return {**row, **of_path(reconstruct(likelihood, load_prior(prior)), x)}
     return {**row, **of_mean(sample(likelihood, load_prior(prior)), x)}
 
@@ -95,7 +95,7 @@ def _line(rows: list[dict], task: str, name: str, way: str) -> str:
 
     found, other = column(way, "psnr"), column("other", "psnr")
     share = column(way, "inside")
-    cells = [task, str(len(found)), name, f"{mean(other):.2f}", f"{mean(column('default', 'start')):.2f}", way]
+    cells = [task, str(len(found)), name, f"{mean(other):.2f}", f"{mean(column('path', 'start')):.2f}", way]
     cells += [f"{mean(found):.2f}", ahead(found, other)]
     cells += [f"{mean(column(way, 'evaluations')):.0f}", f"{100 * mean(share):.1f} %" if share else ""]
     return "| " + " | ".join(cells) + " |"

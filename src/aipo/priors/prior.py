@@ -3,7 +3,7 @@
 A prior is any object with `energy(x) -> (B,)`. Optional and used when present: `surrogate`, a Gaussian
 with closed-form posterior (`aipo.gaussian`), and `energy(x, tau=τ)`, the energy of p ∗ N(0, τ² I), the
 density of pictures with noise, which the smoothing path follows. A prior with `denoise`, `loudest` and
-`views` (`aipo.path.tweedie.Denoising`) removes white noise at once. `shape`, (C, H, W) with None for any
+`views` (`aipo.path.denoising.Denoising`) removes white noise at once. `shape`, (C, H, W) with None for any
 size, and the `parameters()` of a PyTorch module tell `aipo.priors.checks` which measurements do not fit.
 """
 
