@@ -36,6 +36,11 @@ from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruction.reconstruct import reconstruct
 from aipo.selection.defaults import COLD, COLD_WEIGHT
 
+if not hasattr(
+    np, "trapz"
+):  # NumPy 2.4 has dropped this name, which BM3D asks for when it is told a spectrum
+    setattr(np, "trapz", np.trapezoid)  # noqa: B010
+
 COUNT, SIDE = 6, 128
 WAYS = ("default", "chain", "BM3D")
 STRENGTHS = (0.5, 0.8, 1.0, 1.2)
