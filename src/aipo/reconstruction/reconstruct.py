@@ -28,12 +28,13 @@ def reconstruct(
             reported energies are in float32.
         weight: λ, or how it is found:
 
-            - "auto" looks for the posterior mean. Gaussian noise over a whole picture goes in a few steps (in
-              two, if it is white) if the prior knows noise of that strength. Elsewhere the picture is the mean
-              of a cold chain, or a mixture of the states of a path if the prior's surrogate has no texture, or
-              if measurements see some colours or places far better than others. Holes are mixed with a smooth
-              filling as far as that predicts measured entries around them better than the prior does. With your
-              own options it is a mixture of the states of your path, whose shares SURE chooses where it can.
+            - "auto" looks for the posterior mean. Gaussian noise over a whole picture goes in a few steps
+              (in two, if it is white) if the prior knows noise of that strength. Elsewhere the picture is
+              the mean of a cold chain, or a mixture of the states of a path if the prior's surrogate has no
+              texture, or if measurements see some colours or places far better than others. Holes are mixed
+              with a smooth filling as far as that predicts measured entries around them better than the
+              prior does. With your own options it is a mixture of the states of your path, whose shares
+              SURE chooses where it can.
             - "mean" is the posterior mean, a chain at λ = 1 instead of a path (`aipo.sample`).
             - "bayes" is λ = 1, the maximum a posteriori; a positive number is λ itself.
             - "sure", "discrepancy" and "l-curve" choose one state of the path. "sure" is PURE for photons.
