@@ -36,9 +36,8 @@ from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruction.reconstruct import reconstruct
 from aipo.selection.defaults import COLD, COLD_WEIGHT
 
-if not hasattr(
-    np, "trapz"
-):  # NumPy 2.4 has dropped this name, which BM3D asks for when it is told a spectrum
+# BM3D asks for this name when it is told a spectrum, and NumPy 2.4 has dropped it.
+if not hasattr(np, "trapz"):
     setattr(np, "trapz", np.trapezoid)  # noqa: B010
 
 COUNT, SIDE = 6, 128

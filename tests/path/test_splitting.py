@@ -161,7 +161,7 @@ def test_a_chain_begins_where_bent_measurements_are_explained():
     begin = beginning(likelihood, prior, alike=False)
     assert begin is not None and begin.most == BENT.steps
     told: list[int] = []
-    found, evaluations = begin.picture(likelihood, told.append)
+    found, evaluations = begin.picture(sampling_problem(likelihood, prior), likelihood, told.append)
     start = sampling_problem(likelihood, prior).start(torch.ones(2, dtype=torch.float64))
     assert bool((likelihood.misfit(start) > 2).all()), "else this test asks nothing"
     assert bool((likelihood.misfit(found) < 0.2 * likelihood.misfit(start)).all())
@@ -172,7 +172,7 @@ def test_pictures_that_are_explained_begin_as_they_are():
     prior, likelihood = Knowing(), bent(sigma=100.0).simplest()
     begin = beginning(likelihood, prior, alike=False)
     assert begin is not None
-    found, evaluations = begin.picture(likelihood, lambda images: None)
+    found, evaluations = begin.picture(sampling_problem(likelihood, prior), likelihood, lambda images: None)
     start = sampling_problem(likelihood, prior).start(torch.ones(2, dtype=torch.float64))
     torch.testing.assert_close(found, start)
     assert evaluations.tolist() == [0, 0] and prior.asked == []

@@ -187,8 +187,7 @@ def _denoised(
 ) -> Followed:
     """Noise over whole pictures, removed in a few steps."""
     batch, count = criterion.batch(), len(likelihood)
-    white, copies = isinstance(options, TweedieOptions), len(batch) // count
-    problem = objective(batch, prior) if white else sampling_problem(batch, prior)
+    copies = len(batch) // count
     assert isinstance(prior, Denoising)
     done, expected = 0, count * options.cost(len(prior.views), copies)
 
@@ -198,8 +197,10 @@ def _denoised(
         tell(done, max(done, expected))
 
     if isinstance(options, TweedieOptions):
+        problem = objective(batch, prior)
         states = list(tweedie(problem, batch, prior, options, copies, spent))
     else:
+        problem = sampling_problem(batch, prior)
         states = list(splitting(problem, batch, prior, options, copies, spent))
     path = [_first(state, count) for state in states]
     for state in path:
@@ -254,7 +255,7 @@ def _chain(
     before = 0 if begin is None else begin.most
     each = images * (options.evaluations + 1) + count * (before + planned.guard.each)
     ahead = Forecast(tell, 1, each, least=1)
-    start, spent = (None, 0) if begin is None else begin.picture(likelihood, ahead.spent)
+    start, spent = (None, 0) if begin is None else begin.picture(problem, likelihood, ahead.spent)
     drawn = chain(
         ahead.watched(problem), likelihood, weight=planned.weight, options=options, start=start, watch=watch
     )

@@ -11,6 +11,7 @@ from aipo.basics.arrays import Images
 from aipo.gaussian.surrogate import Filtering
 from aipo.likelihoods import Gaussian, Likelihood
 from aipo.path.denoising import Denoising
+from aipo.path.problem import Problem
 from aipo.path.splitting import SplittingOptions, split
 from aipo.posterior.chain import sampling_problem
 from aipo.posterior.message_passing import ROUNDS, message_passing
@@ -31,12 +32,12 @@ class Begin:
 
     Attributes:
         most: evaluations of the prior for each image at most.
-        picture: (likelihood, what is called with the number of pictures after every evaluation) -> pictures
-            (B, C, H, W), and the evaluations spent on each, (B,).
+        picture: (the chain's problem, likelihood, what is called with the number of pictures after every
+            evaluation) -> pictures (B, C, H, W), and the evaluations spent on each, (B,).
     """
 
     most: int
-    picture: Callable[[Likelihood, Callable[[int], None]], tuple[Images, Tensor]]
+    picture: Callable[[Problem, Likelihood, Callable[[int], None]], tuple[Images, Tensor]]
 
 
 def beginning(likelihood: Likelihood, prior: Prior, alike: bool) -> Begin | None:
@@ -60,19 +61,27 @@ def beginning(likelihood: Likelihood, prior: Prior, alike: bool) -> Begin | None
 
 
 def _passed(
-    prior: Denoising, surrogate: Filtering, likelihood: Likelihood, spent: Callable[[int], None]
+    prior: Denoising,
+    surrogate: Filtering,
+    problem: Problem,
+    likelihood: Likelihood,
+    spent: Callable[[int], None],
 ) -> tuple[Images, Tensor]:
     assert isinstance(likelihood, Gaussian)
     return message_passing(likelihood, prior, surrogate, spent)
 
 
-def _unbent(prior: Prior, likelihood: Likelihood, spent: Callable[[int], None]) -> tuple[Images, Tensor]:
+def _unbent(
+    prior: Prior, problem: Problem, likelihood: Likelihood, spent: Callable[[int], None]
+) -> tuple[Images, Tensor]:
     """The surrogate's pictures, and in place of those that do not explain the measurements better ones."""
-    first = sampling_problem(likelihood, prior).start(torch.ones_like(likelihood.noise_level))
+    first = problem.start(torch.ones_like(likelihood.noise_level))
     evaluations = torch.zeros(len(first), dtype=torch.long, device=first.device)
     astray = (~(likelihood.misfit(first) <= EXPLAINED)).nonzero().squeeze(1)
     if len(astray) == 0:
         return first, evaluations
-    own = likelihood.select(astray)
-    *_, (better, counted) = split(sampling_problem(own, prior), own, prior, BENT, spent=spent)
+    if len(astray) < len(first):  # preparing a problem can be slow
+        likelihood = likelihood.select(astray)
+        problem = sampling_problem(likelihood, prior)
+    *_, (better, counted) = split(problem, likelihood, prior, BENT, spent=spent)
     return first.index_copy(0, astray, better), evaluations.index_copy(0, astray, counted)
