@@ -120,6 +120,34 @@ def test_a_flow_that_is_told_nothing_knows_pictures_without_noise():
             form.at(0.1)
 
 
+@every_family
+def test_pictures_without_noise_may_have_weights_of_their_own(family):
+    """Without τ, or at τ = 0, the clean flow answers in every form; at other levels the told one."""
+    clean, levels = make(family, "fixed", 3, 2, SIZE), told(family, "fixed")
+    flow = ConditionalFlow(deepcopy(levels.plain), deepcopy(clean)).double()
+    with torch.no_grad():
+        flow.table.copy_(levels.table)
+    x, z = rand(2, 3, *SIZE), randn(2, 3, *SIZE)
+    for form in (flow, flow.freeze(), flow.at(0.0), flow.freeze().at(0.0)):
+        torch.testing.assert_close(form.log_prob(x), clean.log_prob(x), rtol=1e-10, atol=1e-8)
+        torch.testing.assert_close(form.inverse(z), clean.inverse(z), rtol=0, atol=1e-9)
+        torch.testing.assert_close(form.energies(x), clean.energies(x), rtol=1e-10, atol=1e-8)
+    for tau in (0.01, 0.4):
+        expected = levels.at(tau).log_prob(x)
+        assert (expected - clean.log_prob(x)).abs().min() > 1e-2
+        torch.testing.assert_close(flow.at(tau).log_prob(x), expected)
+        torch.testing.assert_close(flow.log_prob(x, torch.full((2,), tau, dtype=x.dtype)), expected)
+
+
+def test_the_flow_of_pictures_without_noise_is_constant():
+    clean = make("glow", "fixed", 3, 2, SIZE)
+    flow = ConditionalFlow(deepcopy(clean), deepcopy(clean)).double()
+    flow.log_prob(rand(2, 3, *SIZE), torch.tensor((0.1, 0.2), dtype=torch.float64)).sum().backward()
+    moved = {name for name, value in flow.named_parameters() if value.requires_grad}
+    assert moved == {name for name, _ in flow.named_parameters() if not name.startswith("clean.")}
+    assert all(value.grad is None for value in flow.clean.parameters())
+
+
 def test_a_flow_without_convolutions_cannot_be_told():
     with pytest.raises(InputError, match=r"TarFlow cannot be told.*glow"):
         ConditionalFlow(TarFlow((3, 8, 8), levels=1, steps=1, hidden=32))

@@ -69,6 +69,24 @@ def test_a_flow_with_noise_levels_goes_on_from_a_plain_one(tmp_path):
         fit(tmp_path / "back", initial=same)
 
 
+def test_clean_pictures_keep_the_density_that_training_starts_from(tmp_path):
+    """However far the levels of noise are trained; what training cannot do is refused before it begins."""
+    plain, apart = fit(tmp_path / "plain"), replace(FLOW, noise_levels=True, clean_apart=True)
+    trained = TrainingOptions(steps=6, batch=4, learning_rate=1e-2, noised=0.0, told=1.0, denoising=1.0)
+    fit(tmp_path / "apart", trained, apart, plain)
+    loaded, x = load_prior(tmp_path / "apart"), torch.rand(3, 1, 4, 4)
+    assert torch.equal(loaded.energy(x), plain.energy(x))
+    assert not torch.allclose(loaded.energy(x, 0.1), plain.energy(x), atol=0.1)
+    assert loaded.card["validation_bits_per_dim"] == plain.card["validation_bits_per_dim"]
+    assert fit(tmp_path / "on", trained, apart, loaded).card["flow"] == loaded.card["flow"]
+    with pytest.raises(InputError, match=r"told = 0\.5.*initial prior"):
+        fit(tmp_path / "a", replace(trained, told=0.5), apart, plain)
+    with pytest.raises(InputError, match=r"initial prior"):
+        fit(tmp_path / "b", trained, apart)
+    with pytest.raises(InputError, match="knows no noise"):
+        FlowOptions(clean_apart=True)
+
+
 def test_typical_pictures_are_enlarged_as_those_of_training_but_figures_are_of_pictures_as_they_are(tmp_path):
     still, plain = replace(OPTIONS, learning_rate=0.0), fit(tmp_path / "plain")
     zoomed = replace(TRAINING, zoomed=1.0, zoom_range=(0.5, 0.5))

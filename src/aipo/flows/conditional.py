@@ -2,6 +2,9 @@
 
 Functions of log τ scale and shift the outputs of every convolution of a plain flow's networks. At one τ these
 are constants that the convolutions take up, so that what is evaluated there is a plain flow again.
+
+Pictures without noise may have a flow of their own: their density is decided by the finest detail, which
+noise hides, so one set of weights for both serves neither as well.
 """
 
 import math
@@ -41,6 +44,8 @@ class ConditionalFlow(Flow):
 
     Args:
         plain: gives the architecture and the first weights; it becomes part of this flow.
+        clean: the flow of pictures without noise, a trained one, which becomes a constant part of this flow;
+            without it, `plain` is told that there is no noise.
 
     Raises:
         InputError: the plain flow has no convolutions to modulate.
@@ -48,9 +53,10 @@ class ConditionalFlow(Flow):
 
     noise_levels = True
 
-    def __init__(self, plain: Flow):
+    def __init__(self, plain: Flow, clean: Flow | None = None):
         super().__init__(plain.shape, plain.factor)
         self.plain = plain
+        self.clean = clean if clean is None else clean.requires_grad_(False)
         self._sizes = [2 * convolution.out_channels for convolution in _convolutions(plain)]
         if not self._sizes:
             raise InputError(
@@ -59,9 +65,12 @@ class ConditionalFlow(Flow):
         self.table = nn.Parameter(torch.zeros(FEATURES, sum(self._sizes)))
 
     def forward(self, x: Images, tau: PerImage | None = None) -> tuple[Tensor, PerImage]:
-        """Latent z, (B, C, H, W), and log |det ∂z/∂x|, (B,), of pictures with noise of τ, (B,), each."""
-        with self._told(x.new_zeros(len(x)) if tau is None else tau):
-            return self.plain(x)
+        """Latent z, (B, C, H, W), and log |det ∂z/∂x|, (B,), of pictures with noise of τ, (B,), each.
+
+        A flow of clean pictures answers only without τ, or in `at(0)`.
+        """
+        with self._level(x, tau) as flow:
+            return flow(x)
 
     def log_prob(self, x: Images, tau: PerImage | None = None) -> PerImage:
         """log p(x; τ), nats per image; τ is (B,), from 0 to 1."""
@@ -69,16 +78,18 @@ class ConditionalFlow(Flow):
         return logdet + standard_normal(z)
 
     def inverse_and_logdet(self, z: Tensor) -> tuple[Images, PerImage]:
-        with self._told(z.new_zeros(len(z))):
-            return self.plain.inverse_and_logdet(z)
+        with self._level(z) as flow:
+            return flow.inverse_and_logdet(z)
 
     def energies(self, x: Images) -> Tensor:
-        with self._told(x.new_zeros(len(x))):
-            return self.plain.energies(x)
+        with self._level(x) as flow:
+            return flow.energies(x)
 
     @torch.no_grad()
     def at(self, tau: float) -> Flow:
         check_level(tau)
+        if self.clean is not None and tau <= LEVELS[0]:
+            return deepcopy(self.clean)
         flow = deepcopy(self.plain)
         told = self._modulations(self.table.new_full((1,), tau))
         for convolution, (scale, shift) in zip(_convolutions(flow), told, strict=True):
@@ -98,12 +109,16 @@ class ConditionalFlow(Flow):
         return [part.tensor_split(2, 1) for part in told.split(self._sizes, 1)]  # type: ignore[misc]
 
     @contextmanager
-    def _told(self, tau: PerImage) -> Iterator[None]:
-        """While inside, convolutions of the plain flow know the noise of each picture."""
-        parts = zip(_convolutions(self.plain), self._modulations(tau), strict=True)
-        hooks = [layer.register_forward_hook(partial(_modulate, *told)) for layer, told in parts]
+    def _level(self, x: Tensor, tau: PerImage | None = None) -> Iterator[Flow]:
+        """A flow whose convolutions, while inside, know the noise of each picture of x; without τ, none."""
+        if tau is None and self.clean is not None:
+            yield self.clean
+            return
+        told = self._modulations(x.new_zeros(len(x)) if tau is None else tau)
+        parts = zip(_convolutions(self.plain), told, strict=True)
+        hooks = [layer.register_forward_hook(partial(_modulate, *part)) for layer, part in parts]
         try:
-            yield
+            yield self.plain
         finally:
             for hook in hooks:
                 hook.remove()

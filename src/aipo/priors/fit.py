@@ -23,6 +23,8 @@ from aipo.priors.library import SURROGATES, build_flow
 from aipo.priors.typicality import LARGEST, fit_typicality
 
 CARD_NAME = "README.md"
+# What a flow may have beside its architecture as a plain one; a configuration names what it has.
+LEVELLED = ("noise_levels", "clean_apart")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class FlowOptions:
         hidden: width of the networks.
         any_size: one prior for pictures of every size (stationary base density).
         noise_levels: a flow that is told the noise of its pictures, p(x; τ) (not TarFlow).
+        clean_apart: with noise levels, pictures without noise keep the weights that training starts from, as
+            they are, and noisy ones get weights of their own. It needs an initial prior and `told = 1`.
     """
 
     family: Literal["glow", "realnvp", "tarflow"] = "glow"
@@ -44,6 +48,11 @@ class FlowOptions:
     hidden: int = 96
     any_size: bool = False
     noise_levels: bool = False
+    clean_apart: bool = False
+
+    def __post_init__(self):
+        if self.clean_apart and not self.noise_levels:
+            raise InputError("clean_apart = True, but the flow knows no noise; set noise_levels too")
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,11 @@ def fit_prior(
             in `out` that the prior's would replace.
     """
     _check_free(out)
+    if flow_options.clean_apart and (initial is None or options.told < 1):
+        raise InputError(
+            f"clean_apart = True with told = {options.told}; give an initial prior, whose weights it keeps "
+            "for pictures without noise, and told = 1, since it trains no others"
+        )
     channels, height, width = training.shape
     if flow_options.any_size and training.crop is None:
         raise InputError("a prior for any size is trained on crops; set crop, for example 48")
@@ -98,8 +112,7 @@ def fit_prior(
         "steps": flow_options.steps,
         "hidden": flow_options.hidden,
     }
-    if flow_options.noise_levels:
-        architecture["noise_levels"] = True
+    architecture |= {name: True for name in LEVELLED if getattr(flow_options, name)}
     torch.manual_seed(options.seed)
     flow = build_flow(architecture)
     if initial is not None:
@@ -151,14 +164,16 @@ def _check_free(out: Path) -> None:
 
 def _go_on_from(initial: FlowPrior, flow: Flow, architecture: dict) -> None:
     known = initial.card["flow"]
-    if architecture not in (known, known | {"noise_levels": True}):
+    plain = {name: value for name, value in architecture.items() if name not in LEVELLED}
+    if known not in (architecture, plain):
         raise InputError(
             f"training cannot go on from a prior with the flow {known}, "
             f"asked for is {architecture}; give the same flow options and pictures"
         )
     trained = initial.flow.trained
     if flow.noise_levels and not trained.noise_levels:
-        trained = ConditionalFlow(deepcopy(trained))
+        clean = deepcopy(trained) if architecture.get("clean_apart", False) else None
+        trained = ConditionalFlow(deepcopy(trained), clean)
     flow.load_state_dict(trained.state_dict())
 
 

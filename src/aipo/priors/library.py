@@ -1,5 +1,6 @@
 """The priors that ship with the package, and prior folders."""
 
+from copy import deepcopy
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def _check_surrogate(surrogate: Fitted, shape: tuple[int, int | None, int | None
 
 
 def build_flow(description: dict[str, Any]) -> Flow:
-    """The untrained flow of a configuration: family, shape, levels, steps, hidden, noise_levels.
+    """The untrained flow of a configuration: family, shape, levels, steps, hidden, noise_levels, clean_apart.
 
     Raises:
         InputError: unknown family, or one that cannot be told noise levels and should be.
@@ -84,4 +85,6 @@ def build_flow(description: dict[str, Any]) -> Flow:
         steps=description["steps"],
         hidden=description["hidden"],
     )
-    return ConditionalFlow(flow) if description.get("noise_levels", False) else flow
+    if not description.get("noise_levels", False):
+        return flow
+    return ConditionalFlow(flow, deepcopy(flow) if description.get("clean_apart", False) else None)

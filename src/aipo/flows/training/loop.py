@@ -102,9 +102,11 @@ def begin(flow: Flow, out: Path, options: TrainingOptions) -> None:
 def _optimizers(flow: Flow, options: TrainingOptions) -> Optimizers:
     """Muon for the matrices of the networks; Adam for offsets, scales and the invertible matrices."""
     layers = [module for module in flow.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    weights = [layer.weight for layer in layers] if options.optimizer == "muon" else []
+    weights = [layer.weight for layer in layers if layer.weight.requires_grad]
+    weights = weights if options.optimizer == "muon" else []
     known = {id(weight) for weight in weights}
-    rest = [parameter for parameter in flow.parameters() if id(parameter) not in known]
+    trained = [parameter for parameter in flow.parameters() if parameter.requires_grad]
+    rest = [parameter for parameter in trained if id(parameter) not in known]
     optimizers: Optimizers = {"adam": torch.optim.Adam(rest)}
     return {**optimizers, "muon": Muon(weights, lr=0.0)} if weights else optimizers
 
