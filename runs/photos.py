@@ -23,6 +23,7 @@ from aipo.basics.quality import psnr
 from aipo.flows.training.data import load_pictures
 from aipo.likelihoods import Gaussian, measure
 from aipo.operators import Grey, Identity
+from aipo.operators.filters import EVEN
 from aipo.priors import FlowPrior, load_prior
 from aipo.reconstruction.reconstruct import reconstruct
 
@@ -53,7 +54,7 @@ def main() -> None:
 def judge(way: str, x: Tensor, sigma: float, index: int, prior: FlowPrior) -> dict:
     """PSNR in dB of one way to restore a picture, (1, 1 or 3, H, W); all restore the same measurement."""
     plain = measure(Identity(image_shape(x)), x, sigma, torch.Generator().manual_seed(index))
-    seen = Identity(image_shape(x)) if x.shape[1] == 3 else Grey((3, SIDE, SIDE))
+    seen = Identity(image_shape(x)) if x.shape[1] == 3 else Grey((3, SIDE, SIDE), EVEN)
 
     def figure(image: Tensor) -> float:
         return float(psnr(image, x))

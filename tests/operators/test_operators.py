@@ -41,6 +41,7 @@ from aipo.operators import (
     random_mask,
 )
 from aipo.operators.check import check_operator
+from aipo.operators.filters import EVEN
 
 Shape = tuple[int, int, int]
 
@@ -524,3 +525,24 @@ def test_the_smallest_pictures_are_measured_and_empty_ones_refused(make):
     for shape in ((3, 0, 4), (3, 4, 0), (0, 4, 4), (3, 4)):
         with pytest.raises(InputError):
             make(shape)
+
+
+@pytest.mark.parametrize(
+    ("operator", "expected"),
+    [
+        (Grey((3, 4, 6), (0.2, 0.5, 0.3)), 0.38),
+        (Grey((3, 4, 6), EVEN), 1 / 3),
+        (Identity((3, 4, 6)), 1.0),
+        (block_mask((3, 4, 6), 2), 1.0),
+        (Blur((3, 8, 8), gaussian_kernel(0.5)), None),
+        (Downsampling((3, 4, 6), 2), None),
+        (GaussianSensing((3, 4, 6), 9), None),
+        (Stack(Grey((3, 4, 6)), Identity((3, 4, 6))), None),
+    ],
+)
+def test_rows_of_one_length_at_right_angles_keep_noise_white(operator, expected):
+    scale = operator.row_scale()
+    assert scale == (None if expected is None else pytest.approx(expected))
+    if scale is not None:
+        y = torch.randn(2, *operator.measurement_shape, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(operator.forward(operator.adjoint(y)), scale * y)

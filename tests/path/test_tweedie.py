@@ -4,11 +4,15 @@ import pickle
 
 import pytest
 import torch
+from skimage import data
 from torch import Tensor
 
+from aipo import load_prior
 from aipo.basics.errors import InputError, Status
-from aipo.likelihoods import Gaussian, Heteroscedastic
-from aipo.operators import Blur, Identity, Mask, gaussian_kernel
+from aipo.basics.quality import psnr
+from aipo.likelihoods import Gaussian, Heteroscedastic, measure
+from aipo.operators import Blur, Grey, Identity, Mask, gaussian_kernel
+from aipo.operators.filters import EVEN
 from aipo.path.objective import objective
 from aipo.path.tweedie import WIDER, Step, TweedieOptions, tweedie
 from aipo.priors import Gaussian as ClosedGaussian
@@ -185,3 +189,45 @@ def test_a_lost_pixel_changes_little_elsewhere():
     found = [reconstruct(one, prior).image for one in (likelihood, other)]
     errors = [(image - 0.8)[:, lost].square().mean() for image in found]
     assert abs(10 * float(torch.log10(errors[1] / errors[0]))) <= 0.05
+
+
+@pytest.mark.parametrize("weights", [EVEN, (0.2, 0.5, 0.3)], ids=["even", "uneven"])
+def test_grey_goes_to_the_prior_with_white_noise(weights):
+    """Of deviation σ/|w|, on a picture of one colour, whose colour the prior's surrogate tells."""
+    seen: list[tuple[Tensor, float]] = []
+
+    class Recording(ClosedGaussian):
+        loudest, views = 1.0, (PLAIN,)
+
+        def denoise(self, y: Tensor, sigma: float, view: View = PLAIN) -> Tensor:
+            seen.append((y, sigma))
+            return y
+
+    shape = (3, 8, 8)
+    mean = torch.tensor([0.7, 0.5, 0.4], dtype=torch.float64)[:, None, None].expand(shape)
+    prior = Recording(mean, 1e-6 * torch.eye(192, dtype=torch.float64))
+    grey, sigma = Grey(shape, weights), 0.1
+    noise = torch.randn(300, 1, 8, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    likelihood = Gaussian(grey, grey.forward(mean[None]) + sigma * noise, sigma)
+    list(tweedie(objective(likelihood, prior), likelihood, prior, ONE))
+    (y, told), tau = seen[0], sigma / sum(weight**2 for weight in weights) ** 0.5
+    assert told == pytest.approx(tau)
+    along = torch.tensor(weights, dtype=torch.float64)
+    along = along / along.norm()
+    colours = [along, mean[:, 0, 0], mean.new_tensor([1.0, -1.0, 0.0])]
+    beside = torch.linalg.qr(torch.stack(colours, 1))[0][:, 1:]
+    error = (y - mean).movedim(1, -1)
+    assert float((error @ along).std()) == pytest.approx(tau, rel=0.03)
+    # One draw serves all pictures, therefore the two other colours have 64 values each.
+    assert float((error @ beside).square().mean().sqrt()) == pytest.approx(tau, rel=0.25)
+    assert abs(float(((error @ along)[..., None] * (error @ beside)).mean())) < 0.03 * tau**2
+
+
+def test_a_noisy_grey_photograph_under_a_prior_for_colour():
+    picture = torch.from_numpy(data.camera()[100:228:2, 200:328:2].copy())[None, None].float() / 255
+    grey, prior = Grey((3, 64, 64), EVEN), load_prior("photos")
+    likelihood = measure(grey, picture.expand(-1, 3, -1, -1), 0.1, torch.Generator().manual_seed(0))
+    result = reconstruct(likelihood, prior)
+    assert int(result.evaluations) <= 6
+    gained = [float(psnr(grey(x), picture)) for x in (result.start, result.image)]
+    assert gained[1] > gained[0] + 1.0

@@ -24,6 +24,7 @@ from aipo.operators import (
 )
 from aipo.path.solvers.descent import Adam
 from aipo.path.solvers.lbfgs import LBFGS
+from aipo.path.tweedie import TweedieOptions
 from aipo.reconstruction.reconstruct import reconstruct
 from aipo.selection.defaults import COLD, COLD_WEIGHT, direct, path_to_minima
 from aipo.selection.plans import plan
@@ -142,6 +143,19 @@ def test_what_is_left_wide_open_is_no_place_for_a_short_chain():
     for operator in (Grey((3, 64, 64)), Composition(Downsampling((3, 64, 64), 2), Grey((3, 32, 32)))):
         planned = plan(Gaussian(operator, operator(y), 0.1), prior)
         assert planned.criterion.name == "discrepancy"
+
+
+def test_grey_with_noise_that_the_prior_knows_is_restored_at_once():
+    """Only if the noise is white, no place is lost, and the noise is not too strong for the prior."""
+    prior, shape = load_prior("photos"), (3, 32, 32)
+    y, grey = torch.full((1, 1, 32, 32), 0.5), Grey(shape)
+    assert plan(Gaussian(grey, y, 0.1), prior).options == TweedieOptions()
+    lost = Composition(grey, block_mask((1, 32, 32), 9))
+    for other in (Laplace(grey, y, 0.1), Gaussian(lost, lost.forward(y.expand(1, 3, 32, 32)), 0.1)):
+        assert plan(other, prior).options != TweedieOptions()
+    loud = prior.loudest * sum(w**2 for w in grey.weights) ** 0.5
+    assert plan(Gaussian(grey, y, 0.99 * loud), prior).options == TweedieOptions()
+    assert plan(Gaussian(grey, y, 1.01 * loud), prior).options != TweedieOptions()
 
 
 def test_a_surrogate_without_texture_is_no_metric_for_a_chain():

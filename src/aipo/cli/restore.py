@@ -21,6 +21,7 @@ from aipo.io.images import read_image
 from aipo.io.measurements import load_measurement
 from aipo.likelihoods import Gaussian, Likelihood
 from aipo.operators import Grey, Identity, LinearOperator, Mask, Operator
+from aipo.operators.filters import EVEN
 from aipo.posterior.langevin import LangevinOptions
 from aipo.priors import FlowPrior, load_prior
 from aipo.priors.checks import check_pictures
@@ -154,7 +155,7 @@ def _seen(operator: Operator, prior: FlowPrior) -> LinearOperator:
     """How the prior's pictures are viewed: only their grey, if a grey picture was measured."""
     channels, height, width = operator.shape
     if channels == 1 and prior.shape[0] == 3 and operator.linear is operator:
-        return Grey((3, height, width))
+        return Grey((3, height, width), EVEN)
     return Identity(operator.shape)
 
 

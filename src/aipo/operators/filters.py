@@ -14,6 +14,9 @@ from aipo.operators.operator import LinearOperator, image_shape
 # Rec. 601: the shares of red, green and blue in brightness.
 BRIGHTNESS = (0.299, 0.587, 0.114)
 
+# A grey picture is a colour one with three equal channels, so its mean over them tells nothing of colour.
+EVEN = (1 / 3, 1 / 3, 1 / 3)
+
 
 class Filter(LinearOperator):
     """Multiply every frequency of every channel by a number, periodic at the borders: y = F⁻¹(H · F x).
@@ -147,7 +150,8 @@ class Grey(LinearOperator):
 
     Args:
         shape: (3, H, W).
-        weights: those of red, green and blue.
+        weights: those of red, green and blue: `BRIGHTNESS` if a colour picture lost its colour, `EVEN` if the
+            picture itself is grey.
     """
 
     def __init__(self, shape: tuple[int, int, int], weights: tuple[float, float, float] = BRIGHTNESS):

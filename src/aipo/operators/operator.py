@@ -75,6 +75,21 @@ class Operator(ABC):
         """
         return None
 
+    def row_scale(self) -> float | None:
+        """s if A Aᵀ = s I, so that white noise of measurements is white noise of s^½ times the picture.
+
+        It is told of measured entries and of mixtures of colours; of all others None.
+        """
+        if self.kept() is not None:
+            return 1.0
+        gram = self.gram()
+        if gram is None or float((gram - gram[:1, :1]).abs().max()) > 1e-6 * float(gram.abs().max()):
+            return None
+        levels = torch.linalg.eigvalsh(gram[0, 0])
+        largest = float(levels.max())
+        clear = ((levels < 1e-6 * largest) | (levels > (1 - 1e-6) * largest)).all()
+        return largest if clear else None
+
     def unwrapped(self) -> "tuple[Operator, Rearranged]":
         """The same operator without wrappers that change nothing, and how measured values move to it.
 

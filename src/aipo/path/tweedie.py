@@ -15,6 +15,7 @@ from itertools import cycle, islice
 
 import torch
 
+from aipo.basics.arrays import Images, expand
 from aipo.basics.errors import InputError, Status
 from aipo.likelihoods import Likelihood
 from aipo.path.denoising import Denoising, denoised_state, restored
@@ -92,21 +93,28 @@ def tweedie(
     """
     assert isinstance(prior, Denoising)
     near = likelihood.gaussian()
-    kept = near.operator.kept()
-    assert kept is not None
-    sigma, count = near.sigma, len(likelihood) // copies
+    scale, linear = near.operator.row_scale(), near.operator.linear
+    assert scale is not None
+    sigma, count = near.sigma / scale**0.5, len(likelihood) // copies
     evaluations = torch.zeros_like(sigma, dtype=torch.long)
     x = problem.start(torch.ones_like(sigma))
-    y = torch.where(kept.to(x.device), near.operator.linear.adjoint(near.y), x)
+    measured = linear.adjoint(near.y) / scale
+    noise = torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x)
+    unseen = expand(sigma, x) * (noise - linear.adjoint(linear.forward(noise[None])) / scale)
+
+    def noisy_of(x: Images) -> Images:
+        """The measurements, and what they leave open as x has it, with noise of the same strength."""
+        return measured + x - linear.adjoint(linear.forward(x)) / scale + unseen
+
     yield denoised_state(0, x, likelihood, prior, count, evaluations, Status.CONVERGED)
-    fitting = [view for view in prior.views if view.reach < min(y.shape[2:])]
+    fitting = [view for view in prior.views if view.reach < min(x.shape[2:])]
     views = cycle(fitting)
     for index, step in enumerate(options.steps, 1):
-        noisy = step.part * y + (1 - step.part) * x
+        noisy = step.part * noisy_of(x) + (1 - step.part) * x
         left = sigma if step.part == 1 else WIDER * step.part * sigma
         first, *others = islice(views, min(step.views, len(fitting)))
         x = restored(prior, noisy, left, first)
-        spent(len(y))
+        spent(len(x))
         seen = [x[:count]]
         for view in others:
             seen.append(restored(prior, noisy[:count], left[:count], view))

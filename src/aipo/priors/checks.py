@@ -74,7 +74,7 @@ def check_pictures(operator: Operator, prior: Prior, name: str = "the measured p
     if _fits(turned, wanted):
         remedy = f"if channels are last, make the operator for {turned} and use picture.permute(0, 3, 1, 2)"
     elif (shape[0], wanted[0]) == (1, 3) and isinstance(operator, LinearOperator):
-        remedy = f"use likelihood.through(aipo.operators.Grey({(3, *shape[1:])}))"
+        remedy = f"use likelihood.through(aipo.operators.Grey({(3, *shape[1:])}, (1/3, 1/3, 1/3)))"
     else:
         remedy = "convert the picture, or choose another prior (see aipo priors)"
     have, want = _kind(shape[0]), _kind(wanted[0])

@@ -93,10 +93,20 @@ def _is_local(gram: Tensor, shape: tuple[int, int, int]) -> bool:
 def at_once(likelihood: Likelihood, prior: Prior) -> bool:
     """Whether the noise is white, over a picture that is whole, and of a strength that the prior knows.
 
+    A grey picture is whole too. Its colours are the surrogate's: a path or a chain found none better.
+
     Args:
         likelihood: in its simplest spelling.
     """
-    return likelihood.gaussian() is likelihood and _whole_and_known(likelihood, prior)
+    if likelihood.gaussian() is not likelihood:
+        return False
+    operator = likelihood.operator
+    if operator.kept() is not None:
+        return _whole_and_known(likelihood, prior)
+    scale = operator.row_scale()
+    if scale is None or not isinstance(prior, Denoising):
+        return False
+    return float(likelihood.noise_level.max()) <= prior.loudest * scale**0.5
 
 
 def in_steps(likelihood: Likelihood, prior: Prior) -> bool:
