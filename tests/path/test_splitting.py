@@ -9,7 +9,7 @@ from aipo.basics.errors import InputError, Status
 from aipo.gaussian import StationaryGaussian
 from aipo.likelihoods import Coloured, Gaussian, Heteroscedastic, Laplace, OneBit, Poisson
 from aipo.operators import Blur, FourierSensing, Identity, Magnitude, Mask, gaussian_kernel
-from aipo.path.splitting import SplittingOptions, _explaining, splitting
+from aipo.path.splitting import SplittingOptions, _near, splitting
 from aipo.posterior.chain import sampling_problem
 from aipo.priors.views import PLAIN, SHIFTS, View
 from aipo.reconstruction.reconstruct import reconstruct
@@ -74,7 +74,7 @@ def test_the_levels_fall_from_first_to_last():
 def test_the_data_step_is_the_weighted_mean_of_picture_and_measurement():
     likelihood, z = uneven(), pictures() + 0.1
     variance = torch.tensor([0.01, 0.0004], dtype=torch.float64)
-    found, wide = _explaining(likelihood, z, variance), variance.reshape(-1, 1, 1, 1)
+    found, wide = _near(likelihood, z, variance), variance.reshape(-1, 1, 1, 1)
     expected = (wide * likelihood.y + ramp() ** 2 * z) / (wide + ramp() ** 2)
     assert (found - expected).abs().max() <= 0.02 * float((z - expected).abs().max())
 

@@ -23,22 +23,16 @@ import torch
 from torch import Tensor
 
 from aipo.basics.arrays import Images, PerImage, expand, per_image_sum
-from aipo.basics.derivatives import value_and_gradient
 from aipo.basics.errors import InputError, Status
 from aipo.likelihoods import Likelihood
 from aipo.path.denoising import Denoising, denoised_state, restored, rounded
 from aipo.path.problem import Problem
-from aipo.path.solvers.lbfgs import LBFGS
-from aipo.path.solvers.minimise import minimise
-from aipo.path.solvers.solver import Point
+from aipo.path.starts import explaining
 from aipo.path.state import State
 from aipo.priors.prior import Prior
 
 # An entry moves by so many τ at most. One in ten thousand normal values lies farther out.
 FARTHEST = 4.0
-
-# The data term's step: budget, and tolerance in nats.
-EVALUATIONS, TOLERANCE = 40, 0.1
 
 
 @dataclass(frozen=True)
@@ -144,7 +138,7 @@ def split(
         evaluations[:count] += len(seen) - 1
         yield z, evaluations
         if not end:
-            x = _explaining(likelihood, z, options.ratio * levels[step + 1] ** 2)
+            x = _near(likelihood, z, options.ratio * levels[step + 1] ** 2)
 
 
 def _left_open(problem: Problem, like: Images) -> PerImage:
@@ -173,22 +167,13 @@ def _within(restored: Images, noisy: Images, tau: PerImage) -> Images:
     return noisy + (restored - noisy).nan_to_num(0.0).clamp(-farthest, farthest)
 
 
-def _explaining(likelihood: Likelihood, z: Images, variance: PerImage) -> Images:
+def _near(likelihood: Likelihood, z: Images, variance: PerImage) -> Images:
     """argmin D(x) + ‖x − z‖²/(2 variance), from z on."""
 
-    def energy(x: Tensor, indices: Tensor) -> Point:
-        own, near, width = likelihood.select(indices), z[indices], variance[indices]
-
-        def value(x: Tensor) -> PerImage:
-            return own(x) + per_image_sum((x - near) ** 2) / (2 * width)
-
-        return Point(x, *value_and_gradient(value, x), {})
-
-    everyone = torch.arange(len(z), device=z.device)
-    active = torch.ones_like(everyone, dtype=torch.bool)
+    def distance(x: Images, indices: Tensor) -> PerImage:
+        return per_image_sum((x - z[indices]) ** 2) / (2 * variance[indices])
 
     def metric(gradient: Tensor) -> Tensor:
         return expand(variance.repeat(len(gradient) // len(z)), gradient) * gradient
 
-    found = minimise(energy, energy(z, everyone), LBFGS(), metric, EVALUATIONS, TOLERANCE, active)
-    return found.point.x
+    return explaining(likelihood, distance, z, metric)

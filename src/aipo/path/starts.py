@@ -22,7 +22,7 @@ from aipo.path.solvers.solver import Metric, Point
 # The closed-form path begins at this weight, which is the limit λ → 0⁺ to working precision.
 SMALLEST_WEIGHT = 1e-4
 
-# The budget of `solved_start`, and its tolerance in nats.
+# The budget of `explaining`, and its tolerance in nats.
 EVALUATIONS, TOLERANCE = 40, 0.1
 
 # Weights (B,), or one weight for all -> the pictures with which the path begins there.
@@ -49,18 +49,32 @@ def solved_start(
         first = begin(weight)
         weights = weight.to(first).clamp_min(SMALLEST_WEIGHT).expand(len(first))
 
-        def energy(x: Tensor, indices: Tensor) -> Point:
-            own, part = likelihood.select(indices), weights[indices]
-            return Point(
-                x, *value_and_gradient(lambda x: own(x) + part * surrogate_energy(surrogate, x), x), {}
-            )
+        def regulariser(x: Images, indices: Tensor) -> PerImage:
+            return weights[indices] * surrogate_energy(surrogate, x)
 
-        everyone = torch.arange(len(first), device=first.device)
-        active = torch.ones_like(everyone, dtype=torch.bool)
-        begun = energy(first, everyone)
-        return minimise(energy, begun, LBFGS(), metric(weights), EVALUATIONS, TOLERANCE, active).point.x
+        return explaining(likelihood, regulariser, first, metric(weights))
 
     return _remembered(start)
+
+
+def explaining(
+    likelihood: Likelihood, regulariser: Callable[[Images, Tensor], PerImage], first: Images, metric: Metric
+) -> Images:
+    """argmin D(x) + regulariser(x) without the prior, from `first` on.
+
+    Args:
+        regulariser: (pictures, their indices among `first`) -> nats.
+        metric: scales the gradient.
+    """
+
+    def energy(x: Tensor, indices: Tensor) -> Point:
+        own = likelihood.select(indices)
+        return Point(x, *value_and_gradient(lambda x: own(x) + regulariser(x, indices), x), {})
+
+    everyone = torch.arange(len(first), device=first.device)
+    active = torch.ones_like(everyone, dtype=torch.bool)
+    begun = energy(first, everyone)
+    return minimise(energy, begun, LBFGS(), metric, EVALUATIONS, TOLERANCE, active).point.x
 
 
 def alpha(weight: PerImage, variance: PerImage) -> PerImage:
