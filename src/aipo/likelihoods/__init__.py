@@ -1,5 +1,6 @@
 """Data energies D(x) = −log p(y | x), in nats per image with every constant: a class for each noise."""
 
+from aipo.likelihoods.correlated import Correlated
 from aipo.likelihoods.intervals import Clipped, OneBit, Quantised
 from aipo.likelihoods.learnt import FlowNoise
 from aipo.likelihoods.likelihood import Gaussian, Likelihood, measure
@@ -10,6 +11,7 @@ from aipo.likelihoods.uneven import Coloured, Heteroscedastic
 __all__ = [
     "Clipped",
     "Coloured",
+    "Correlated",
     "FlowNoise",
     "Gamma",
     "Gaussian",

@@ -69,6 +69,10 @@ class FlowNoise(Likelihood):
         other._noise = _Noise(other.density, other.draws.to(other.y))
         return other
 
+    @property
+    def pixelwise(self) -> bool:
+        return False  # the density is of whole measurements
+
     def __call__(self, x: Images) -> PerImage:
         return -self.density.log_prob(self.y - self.operator(x))
 

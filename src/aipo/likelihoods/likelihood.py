@@ -170,6 +170,23 @@ class Likelihood(ABC):
             setattr(other, name, value.to(device) if isinstance(value, Tensor) else value)
         return other
 
+    @property
+    def pixelwise(self) -> bool:
+        """Whether every measured value, and its noise, is of one pixel and what is near: see `window`."""
+        return self.operator.window(slice(0, 1), slice(0, 1)) is not None
+
+    def window(self, rows: slice, columns: slice) -> Self | None:
+        """The measurements of a window of the picture, if they are `pixelwise`; None if there are none."""
+        part = self.operator.window(rows, columns)
+        assert part is not None
+        operator, moved = part
+        if operator is None:
+            return None
+        values = [getattr(self, name) for name in self.per_image]
+        other = self._with(moved(self.y), [moved(v) if v.shape == self.y.shape else v for v in values])
+        other.operator = operator
+        return other
+
     def through(self, first: LinearOperator) -> Self:
         """The same measurements, as a likelihood of x where first(x) was measured.
 

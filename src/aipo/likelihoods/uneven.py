@@ -141,6 +141,17 @@ class Coloured(Likelihood):
         both, moved = Composition(operator, whitening).unwrapped()
         return Gaussian(both, moved(whitening(self.y)), 1.0)
 
+    @property
+    def pixelwise(self) -> bool:
+        return super().pixelwise and tuple(self.y.shape[-2:]) == tuple(self.operator.shape[1:])
+
+    def window(self, rows: slice, columns: slice) -> "Coloured | None":
+        """See `Likelihood.window`; the noise's spectrum is the expected one of windows of that size."""
+        other = super().window(rows, columns)
+        if other is not None:
+            other.spectrum = _of_windows(self.spectrum, (other.y.shape[-2], other.y.shape[-1]))
+        return other
+
     def stein(self, white: Measurements) -> Stein:
         trace = self.spectrum.mean().to(self.y) * self.operator.measurements
         return Stein(True, self.y, self._colour(white), trace.expand(len(self)))
@@ -154,3 +165,20 @@ class Coloured(Likelihood):
 def _constant(y: Measurements) -> float:
     """m/2 · log 2π."""
     return 0.5 * math.log(2 * math.pi) * y[0].numel()
+
+
+def _of_windows(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
+    """The expected power of windows (h, w) of noise with a spectrum (H, W), in `fft2` order.
+
+    It is the transform of the autocovariance R times the share of pairs of pixels that lie so far apart in a
+    window; a distance d and its counterpart d − h are one on the window's torus.
+    """
+    covariance = torch.fft.ifft2(spectrum.double()).real
+    for axis, side in enumerate(size):
+        distance = torch.arange(side, device=spectrum.device)
+        share = (1 - distance / side).double()[(...,) + (None,) * (1 - axis)]
+        near = covariance.index_select(axis, distance)
+        far = covariance.index_select(axis, (distance - side) % covariance.shape[axis])
+        covariance = share * near + (1 - share) * far
+    power = torch.fft.fft2(covariance).real
+    return power.clamp_min(float(spectrum.min())).to(spectrum)

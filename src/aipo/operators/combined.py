@@ -49,6 +49,14 @@ class Composition(LinearOperator):
         known = [matrices for matrices in parts if matrices is not None]
         return reduce(lambda total, matrices: matrices @ total, known) if len(known) == len(parts) else None
 
+    def window(self, rows: slice, columns: slice) -> tuple[Operator | None, Rearranged] | None:
+        parts = [operator.window(rows, columns) for operator in self.operators]
+        if any(part is None for part in parts):
+            return None
+        found, moved = zip(*parts, strict=True)  # type: ignore[misc]
+        linear = [operator for operator in found if isinstance(operator, LinearOperator)]
+        return Composition(*linear) if len(linear) == len(found) else None, moved[-1]
+
     def unwrapped(self) -> tuple[Operator, Rearranged]:
         """The composition without the parts that change nothing."""
         acting = [operator for operator in self.operators if not _changes_nothing(operator)]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from aipo.basics.arrays import Images, Measurements
 from aipo.basics.errors import InputError
-from aipo.operators.operator import LinearOperator, image_shape
+from aipo.operators.operator import LinearOperator, Operator, Rearranged, image_shape, window_shape
 
 
 class Identity(LinearOperator):
@@ -29,6 +29,9 @@ class Identity(LinearOperator):
 
     def kept(self) -> Tensor:
         return torch.ones(self.shape, dtype=torch.bool)
+
+    def window(self, rows: slice, columns: slice) -> tuple[Operator, Rearranged]:
+        return Identity(window_shape(self.shape, rows, columns)), lambda y: y[..., rows, columns]
 
     def transfer_matrices(self) -> Tensor:
         channels, height, width = self.shape
@@ -81,6 +84,14 @@ class Mask(LinearOperator):
 
     def kept(self) -> Tensor:
         return self.mask
+
+    def window(self, rows: slice, columns: slice) -> tuple[Operator | None, Rearranged]:
+        mask = self.mask[:, rows, columns]
+
+        def of_window(y: Measurements) -> Measurements:
+            return self.adjoint(y)[:, :, rows, columns].flatten(1)[:, mask.flatten()]
+
+        return Mask(mask) if bool(mask.any()) else None, of_window
 
 
 def random_mask(shape: tuple[int, int, int], share: float, seed: int = 0) -> Mask:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from aipo.basics.arrays import Images, Measurements
 from aipo.basics.errors import InputError
-from aipo.operators.operator import LinearOperator, image_shape
+from aipo.operators.operator import LinearOperator, Operator, Rearranged, image_shape, window_shape
 
 # Rec. 601: the shares of red, green and blue in brightness.
 BRIGHTNESS = (0.299, 0.587, 0.114)
@@ -158,7 +158,7 @@ class Grey(LinearOperator):
         self.shape = image_shape(shape)
         if self.shape[0] != 3 or not any(weights):
             raise InputError(f"shape = {tuple(shape)}, weights = {weights}; grey is made of three channels")
-        self.weights = tuple(weights)
+        self.weights = weights
         self.measurement_shape = (1, *self.shape[1:])
 
     def forward(self, x: Images) -> Measurements:
@@ -173,6 +173,9 @@ class Grey(LinearOperator):
     def transfer_matrices(self) -> Tensor:
         height, width = self.shape[1:]
         return torch.tensor([self.weights], dtype=torch.complex128).expand(height, width // 2 + 1, 1, 3)
+
+    def window(self, rows: slice, columns: slice) -> tuple[Operator, Rearranged]:
+        return Grey(window_shape(self.shape, rows, columns), self.weights), lambda y: y[..., rows, columns]
 
     def _column(self, like: Tensor) -> Tensor:
         return torch.tensor(self.weights, dtype=like.dtype, device=like.device)[:, None, None]

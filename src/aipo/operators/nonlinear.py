@@ -9,7 +9,7 @@ from torch import Tensor
 
 from aipo.basics.arrays import Images, Measurements, PerImage, expand
 from aipo.basics.errors import InputError
-from aipo.operators.operator import LinearOperator, Operator
+from aipo.operators.operator import LinearOperator, Operator, Rearranged
 
 
 class Curve(Operator):
@@ -38,6 +38,13 @@ class Curve(Operator):
 
     def forward(self, x: Images) -> Measurements:
         return self.function(self._linear.forward(x))
+
+    def window(self, rows: slice, columns: slice) -> tuple[Operator | None, Rearranged] | None:
+        part = self._linear.window(rows, columns)
+        if part is None:
+            return None
+        inner, moved = part
+        return Curve(inner, self.function, self.inverse) if isinstance(inner, LinearOperator) else None, moved
 
     def straighten(self, y: Measurements, sigma: PerImage) -> tuple[Measurements, PerImage]:
         """c⁻¹(y), and the noise divided by the slope of the curve there."""

@@ -90,6 +90,15 @@ class Operator(ABC):
         clear = ((levels < 1e-6 * largest) | (levels > (1 - 1e-6) * largest)).all()
         return largest if clear else None
 
+    def window(self, rows: slice, columns: slice) -> "tuple[Operator | None, Rearranged] | None":
+        """The operator that measures a window of the picture alone, and the values that belong to it.
+
+        Returns:
+            None if measured values are not of single pixels. Otherwise the operator, or None if nothing in
+            the window is measured, and a map (B, *measurement_shape) -> (B, *measurement_shape of that one).
+        """
+        return None
+
     def unwrapped(self) -> "tuple[Operator, Rearranged]":
         """The same operator without wrappers that change nothing, and how measured values move to it.
 
@@ -205,6 +214,12 @@ def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
     if len(shape) != 3 or min(shape) < 1:
         raise InputError(f"an image shape is (C, H, W) with positive entries, got {tuple(shape)}")
     return (int(shape[0]), int(shape[1]), int(shape[2]))
+
+
+def window_shape(shape: tuple[int, int, int], rows: slice, columns: slice) -> tuple[int, int, int]:
+    """(C, H, W) of a window of pictures of a shape."""
+    channels, height, width = shape
+    return channels, len(range(height)[rows]), len(range(width)[columns])
 
 
 def _least_norm(operator: LinearOperator, y: Tensor) -> Images:

@@ -8,7 +8,9 @@ from aipo.priors.prior import Prior
 from aipo.reconstruction.follow import Watch, follow
 from aipo.reconstruction.progress import Progress
 from aipo.reconstruction.result import Reconstruction, reconstruction
-from aipo.selection.plans import Weight, plan
+from aipo.reconstruction.tiles import in_tiles, restore_tiles
+from aipo.selection.defaults import any_size
+from aipo.selection.plans import Plan, Weight, plan
 
 
 def reconstruct(
@@ -40,10 +42,13 @@ def reconstruct(
             - "sure", "discrepancy" and "l-curve" choose one state of the path. "sure" is PURE for photons.
         options: how the path is followed; by default `aipo.plan` decides. Your own options are followed as
             they stand, and with a given λ the path ends there.
-        watch: called with every state of a path and every draw of a chain.
+        watch: called with every state of a path and every draw of a chain, if the picture is restored whole.
         chain: how many chains "mean" runs, how long and under which seed; by default `LangevinOptions()`.
         progress: called as progress(done, expected) after every evaluation of the prior, for progress bars;
             `expected` counts the evaluations of the whole restoration and is corrected on the way.
+
+    A large picture whose measurements are of single pixels is restored in tiles that fade into one another
+    (`aipo.reconstruction.tiles`), so memory does not grow with it.
 
     Returns:
         The pictures, and how they were found; `plan.reason` says in one sentence what was done and why.
@@ -53,7 +58,19 @@ def reconstruct(
             fit each other.
     """
     check_inputs(likelihood, prior)
-    planned = plan(likelihood, prior, weight, options, chain)
+    if in_tiles(likelihood) and any_size(prior):
+
+        def restore(part: Likelihood, tell: Progress) -> Reconstruction:
+            return _whole(part, prior, plan(part, prior, weight, options, chain), None, tell)
+
+        return restore_tiles(likelihood, restore, progress)
+    return _whole(likelihood, prior, plan(likelihood, prior, weight, options, chain), watch, progress)
+
+
+def _whole(
+    likelihood: Likelihood, prior: Prior, planned: Plan, watch: Watch | None, progress: Progress | None
+) -> Reconstruction:
+    """The pictures of a plan, each restored as one."""
     found = follow(planned, likelihood.simplest(), prior, watch, progress)
     image, shares = planned.combine(found.pictures, found.weights, found.chosen, found.usable)
     guarded = planned.guard(image, found.chosen, found.counted)

@@ -13,6 +13,7 @@ from aipo.path.predictors import warm
 from aipo.path.schedules import geometric
 from aipo.path.solvers.descent import Adam
 from aipo.path.solvers.lbfgs import LBFGS
+from aipo.path.splitting import SplittingOptions
 from aipo.posterior.langevin import LangevinOptions
 from aipo.priors.prior import Prior
 from aipo.selection.structure import has_holes, keeps_means, loses_entries
@@ -23,6 +24,11 @@ from aipo.selection.structure import has_holes, keeps_means, loses_entries
 # needs a surrogate that knows texture.
 COLD = LangevinOptions(evaluations=98, burn_in=28, step=0.5, friction=0.1, temperature=0.25)
 COLD_WEIGHT = 0.5
+
+# A chain of a larger picture takes minutes. Steps of splitting are nearly as good for a quarter of its cost
+# (dev/LOG.md). What measurements leave open is settled by a τ that falls until they decide.
+LARGE = 2**17
+STEPS = SplittingOptions(steps=24, first=2.0, last=0.25, ratio=3.0, kick=0.6, views=1)
 
 # λ grows by factors of √2, with few evaluations at each weight, because the path carries solution and
 # curvature from one weight to the next.
@@ -99,6 +105,12 @@ def direct(likelihood: Likelihood, prior: Prior, weight: float, evaluations: int
         # The metric over latents does not know the data term's scale, so the first step is kept short.
         return replace(options, coordinates="latents", solver=LBFGS(memory=40, first_step=1e-3))
     return options
+
+
+def is_large(operator: Operator) -> bool:
+    """Whether pictures have so many pixels that a chain takes minutes."""
+    _, height, width = operator.shape
+    return height * width > LARGE
 
 
 def knows_texture(prior: Prior) -> bool:

@@ -34,6 +34,7 @@ from aipo.operators import Mask
 from aipo.path.options import PathOptions
 from aipo.path.prepare import prepared
 from aipo.path.problem import Problem
+from aipo.path.splitting import SplittingOptions, split
 from aipo.path.trace import Trace
 from aipo.posterior.chain import chain, sampling_problem
 from aipo.posterior.langevin import LangevinOptions
@@ -158,6 +159,16 @@ def by_chain(prior: Prior, options: LangevinOptions, weight: float) -> Refill:
         return drawn.mean, torch.full_like(chosen, drawn.evaluations)
 
     return Refill(options.chains * (options.evaluations + 1), again)
+
+
+def by_splitting(prior: Prior, options: SplittingOptions) -> Refill:
+    """By steps of half-quadratic splitting."""
+
+    def again(likelihood: Gaussian, chosen: Tensor, counted: Counted) -> tuple[Images, Tensor]:
+        *_, (picture, evaluations) = split(sampling_problem(likelihood, prior), likelihood, prior, options)
+        return picture, evaluations
+
+    return Refill(options.steps, again)
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,17 @@ from aipo.priors.prior import Prior
 from aipo.selection.beginning import Begin, beginning
 from aipo.selection.combine import Alone, Combine, LowestRisk, NearWeights
 from aipo.selection.criteria import Criterion, Discrepancy, Given, LCurve, Mean, Sure
-from aipo.selection.defaults import COLD, COLD_WEIGHT, knows_texture, path_to_minima
-from aipo.selection.guard import Guard, Unguarded, by_chain, by_path, guard
-from aipo.selection.structure import at_once, in_steps, isotropic, leaves_wide, residual_tells
+from aipo.selection.defaults import COLD, COLD_WEIGHT, STEPS, is_large, knows_texture, path_to_minima
+from aipo.selection.guard import Guard, Unguarded, by_chain, by_path, by_splitting, guard
+from aipo.selection.structure import (
+    at_once,
+    in_steps,
+    isotropic,
+    knows_noise,
+    leaves_wide,
+    loses_entries,
+    residual_tells,
+)
 
 UNGUARDED = Unguarded()
 
@@ -111,6 +119,8 @@ def _automatic(likelihood: Likelihood, prior: Prior, options: PathOptions | None
             "SURE (Stein's estimate of the error) mixes what they give with the Gaussian surrogate's picture"
         )
         return _plan(steps, sure, LowestRisk(sure), why)
+    if is_large(likelihood.operator) and knows_noise(prior) and not likelihood.rough:
+        return _large(likelihood, prior)
     alike = knows_texture(prior) and isotropic(likelihood.operator)
     if not knows_texture(prior) or (leaves_wide(likelihood.operator) and not alike):
         usual = path_to_minima(likelihood.operator, prior)
@@ -123,6 +133,16 @@ def _automatic(likelihood: Likelihood, prior: Prior, options: PathOptions | None
     watch = guard(likelihood, by_chain(prior, COLD, COLD_WEIGHT), prior)
     begin = beginning(likelihood, prior, alike)
     return Plan(COLD, Mean(likelihood), Alone(), watch, reason, COLD_WEIGHT, begin)
+
+
+def _large(likelihood: Likelihood, prior: Prior) -> Plan:
+    """Steps for pictures for which a chain takes too long."""
+    kept = likelihood.operator.kept()
+    whole = kept is not None and not loses_entries(kept)
+    steps = SplittingOptions() if whole else STEPS
+    watch = guard(likelihood, by_splitting(prior, steps), prior)
+    why = "a chain would be a little better, but takes minutes for a picture of this size"
+    return _plan(steps, Mean(likelihood), Alone(), why, watch)
 
 
 def _mixed(likelihood: Likelihood, prior: Prior, twice: PathOptions, once: PathOptions) -> Plan:
