@@ -17,6 +17,7 @@ from aipo.cli.restore import MEASUREMENT_SUFFIX, RestoreOptions, listed, restore
 from aipo.flows.training.data import PictureData, load_pictures
 from aipo.flows.training.distributed import join, leads
 from aipo.flows.training.loop import TrainingOptions
+from aipo.io.files import printable
 from aipo.io.measurements import save_measurement
 from aipo.io.tensors import load_config
 from aipo.priors import bundled_priors, load_prior
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Options check themselves as they are made.
         return run(parser.instantiate(parsed)[parsed.subcommand])
     except AipoError as error:
-        log.error("aipo: %s", error)
+        log.error("aipo: %s", printable(str(error)))
         return 2
     except KeyboardInterrupt:
         log.error("aipo: interrupted; what was finished is kept")
@@ -97,7 +98,7 @@ def _demo(config: Namespace) -> int:
     with Bar(len(demo.TASKS)) as bar:
         records = demo.run(config.out, config.prior, bar)
     print(table(records))
-    print(f"pictures, path plots and summary.json are in {config.out}")
+    print(f"pictures, path plots and summary.json are in {printable(config.out)}")
     return 0
 
 
@@ -110,6 +111,9 @@ def _restore_parser() -> ArgumentParser:
         help="pictures, .safetensors files from aipo measure, or folders of either",
     )
     parser.add_argument("--out", type=str, required=True, help="folder for the restored pictures")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace also files in --out that aipo did not write"
+    )
     parser.add_class_arguments(RestoreOptions, as_group=False)
     return parser
 
@@ -118,12 +122,12 @@ def _restore(config: Namespace) -> int:
     options = RestoreOptions(**{name: config[name] for name in RestoreOptions.__dataclass_fields__})
     files = listed(config.files)
     with Bar(len(files)) as bar:
-        records, failures = restore_files(files, config.out, options, bar)
+        records, failures = restore_files(files, config.out, options, bar, config.overwrite)
     if records:
         print(table(records))
-        print(f"pictures, path plots and summary.json are in {config.out}")
+        print(f"pictures, path plots and summary.json are in {printable(config.out)}")
     for failure in failures:
-        log.error("aipo: %s", failure)
+        log.error("aipo: %s", printable(failure))
     return 1 if failures else 0
 
 
@@ -144,7 +148,8 @@ def _measure(config: Namespace) -> int:
     likelihood = measure_picture(config.picture, options)
     prepare_folder(Path(config.out).parent)
     save_measurement(config.out, options.task, likelihood)
-    print(f"{likelihood.operator.measurements} measurements of {config.picture} are in {config.out}")
+    told = f"{likelihood.operator.measurements} measurements of {config.picture} are in {config.out}"
+    print(printable(told))
     return 0
 
 

@@ -7,7 +7,8 @@ import torch
 
 from aipo.basics.arrays import Images
 from aipo.basics.errors import InputError
-from aipo.io.images import read_square
+from aipo.io.images import read_square, square
+from aipo.io.masks import read_mask
 from aipo.likelihoods import Gaussian, Laplace, Likelihood, Poisson
 from aipo.operators import (
     Blur,
@@ -32,7 +33,7 @@ class MeasureOptions:
         sigma: standard deviation of the noise, pictures in [0, 1].
         gain: photons of a white pixel, for poisson.
         measurements: m, for sense; a quarter of the picture's entries if not given.
-        mask: for inpaint, a picture that is white where measured.
+        mask: for inpaint, a picture that is white where measured, or transparent or marked where not.
         blur: standard deviation of the blur in pixels, for deblur.
         factor: side of the blocks that become one pixel, for superresolve.
         seed: of the sensing matrix and the noise.
@@ -72,7 +73,8 @@ def _operator(options: MeasureOptions, image: Images) -> LinearOperator:
         case "inpaint":
             if options.mask is None:
                 raise InputError("inpainting needs --mask, a picture that is white where measured")
-            return Mask(read_square(options.mask, options.size)[0, :1] > 0.5, channels=shape[0])
+            known = square(read_mask(options.mask).float(), options.size)[0]
+            return Mask(known > 0.5, channels=shape[0])
         case "mosaic":
             return mosaic(shape)
         case "deblur":

@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib
@@ -13,8 +14,11 @@ import torch
 from aipo.basics.arrays import Images
 from aipo.basics.errors import InputError
 from aipo.basics.quality import psnr
+from aipo.cli.outputs import PANEL, PATH
 from aipo.cli.record import Record, View, as_it_is, explanation
+from aipo.io.files import printable, write_bytes
 from aipo.io.images import hstack, write_image
+from aipo.io.picture import Picture, write_picture
 from aipo.io.tensors import write_atomic
 from aipo.likelihoods import Likelihood
 from aipo.operators import LinearOperator
@@ -38,14 +42,6 @@ _COLUMNS = (
     ("rhat", "R-hat", "{:.3f}"),
     ("effective", "eff. draws", "{:.0f}"),
 )
-
-# How the files of a restoration end, after its name: the picture, beside the measurement, and the path.
-RESTORED, PANEL, PATH = ".png", "-panel.png", "-path.png"
-
-
-def pictures_of(name: str) -> set[str]:
-    """The files of the restoration with this name."""
-    return {name + ending for ending in (RESTORED, PANEL, PATH)}
 
 
 def prepare_folder(out: str | Path) -> Path:
@@ -76,7 +72,7 @@ def table(records: Sequence[Record]) -> str:
     said: dict[str, list[str]] = {}
     for record in records:
         for sentence in (record.plan, *record.remarks):
-            said.setdefault(sentence, []).append(f"{record.task} {record.image}")
+            said.setdefault(printable(sentence), []).append(printable(f"{record.task} {record.image}"))
     lines += ["", *(f"{_few(names)}: {sentence}" for sentence, names in said.items())]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -84,7 +80,7 @@ def table(records: Sequence[Record]) -> str:
 def _cell(record: Record, column: tuple[str, str, str]) -> str:
     key, _, form = column
     value = getattr(record, key)
-    return "-" if value is None else form.format(value)
+    return "-" if value is None else printable(form.format(value))
 
 
 def _few(names: Sequence[str]) -> str:
@@ -106,10 +102,19 @@ def write_pictures(
     result: Reconstruction,
     truth: Images | None,
     view: View = as_it_is,
+    picture: Picture | None = None,
 ) -> None:
-    """NAME.png, the restoration; NAME-panel.png, side by side; NAME-path.png, a plot of the path."""
+    """NAME.png, the restoration; NAME-panel.png, side by side; NAME-path.png, a plot of the path.
+
+    Args:
+        picture: the one that was restored, if it came from a file; the restoration is written in its kind,
+            as NAME.tif if it is a TIFF.
+    """
     restored = view(result.image)[0]
-    write_image(folder / (name + RESTORED), restored.cpu())
+    if picture is None:
+        write_image(folder / f"{name}.png", restored)
+    else:
+        write_picture(folder / (name + picture.suffix), picture, restored)
     panel = [view(measurement_picture(likelihood))[0], restored]
     if truth is not None:
         panel.insert(0, truth[0])
@@ -161,5 +166,7 @@ def plot_path(file: Path, result: Reconstruction, truth: Images | None, view: Vi
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter(NullFormatter())
     figure.tight_layout()
-    figure.savefig(file, dpi=110)
+    plot = BytesIO()
+    figure.savefig(plot, dpi=110, format="png", metadata={"Software": "aipo"})
     pyplot.close(figure)
+    write_bytes(file, plot.getvalue())

@@ -2,23 +2,29 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, count
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import torch
 from skimage.restoration import estimate_sigma
 
 from aipo.basics.arrays import Images
 from aipo.basics.devices import usable
 from aipo.basics.errors import AipoError, InputError
+from aipo.cli.outputs import check_ours, check_unread, names_of, written_by
 from aipo.cli.record import Record, restore
-from aipo.cli.report import pictures_of, prepare_folder, write_pictures, write_summary
+from aipo.cli.report import prepare_folder, write_pictures, write_summary
 from aipo.flows import Precision
 from aipo.flows.training.data import PICTURE_SUFFIXES
+from aipo.io.files import printable
 from aipo.io.images import read_image
+from aipo.io.masks import read_mask
 from aipo.io.measurements import load_measurement
+from aipo.io.picture import Picture, read_like, read_picture
+from aipo.io.ranges import parsed_range
 from aipo.likelihoods import Gaussian, Likelihood
 from aipo.operators import Grey, Identity, LinearOperator, Mask, Operator
 from aipo.operators.filters import EVEN
@@ -29,6 +35,7 @@ from aipo.selection.plans import Weight
 
 # A picture of 8 bits is never cleaner than its rounding, 1/(255·√12).
 SMALLEST_SIGMA = 1 / 255 / 12**0.5
+SAMPLE = 10_000_000  # torch.quantile takes no more than 2²⁴ values
 
 MEASUREMENT_SUFFIX = ".safetensors"
 
@@ -39,8 +46,14 @@ class RestoreOptions:
 
     Args:
         task: "denoise" or "inpaint"; a measurement file names its own task.
-        sigma: standard deviation of the noise, pictures in [0, 1]; estimated where not given.
-        mask: for inpainting, a picture of the same size, white where the picture is known.
+        sigma: standard deviation of the noise as a share of the file's white, 255 or 65535; in the file's own
+            numbers where these are floating point, signed or of 32 bits; estimated where not given.
+        range: MIN,MAX, the file's levels that are 0 and 1 to the prior (--range=-5,5 with a minus); "auto" is
+            black and white, or the lowest and highest level of more than 8 bits that use little of it or go
+            beyond; the result has the file's own levels again.
+        page: which page of a file of several is restored, from 1.
+        mask: for inpainting, a picture of the same size, white where the picture is known and black where
+            not; or transparent, or marked in one colour, where not.
         prior: name of a bundled prior or folder of a trained one.
         weight: "auto"; "mean" for the posterior mean; "bayes", "sure", "discrepancy", "l-curve" or a positive
             number.
@@ -53,6 +66,8 @@ class RestoreOptions:
 
     task: Literal["denoise", "inpaint"] = "denoise"
     sigma: float | None = None
+    range: str = "auto"
+    page: int = 1
     mask: str | None = None
     prior: str = "photos"
     weight: Weight = "auto"
@@ -62,6 +77,7 @@ class RestoreOptions:
     reference: str | None = None
 
     def __post_init__(self):
+        parsed_range(self.range)
         if self.weight != "mean" and self.chain != LangevinOptions():
             raise InputError(
                 f"--weight {self.weight} runs no chain; use --weight mean, or leave --chain options out"
@@ -85,21 +101,27 @@ def _within(folder: str) -> list[str]:
 
 
 def restore_files(
-    files: Sequence[str], out: str, options: RestoreOptions, bar: Callable[[str, int, int], None]
+    files: Sequence[str],
+    out: str,
+    options: RestoreOptions,
+    bar: Callable[[str, int, int], None],
+    overwrite: bool = False,
 ) -> tuple[list[Record], list[str]]:
     """Restore every file to `out`; a file that cannot be used is reported, and the other files go on.
+
+    Args:
+        overwrite: replace also files in `out` that aipo did not write, but never one that is read.
 
     Returns:
         The records, and one sentence per file that failed.
     """
-    if options.sigma is not None and options.sigma > 1:
-        raise InputError(
-            f"--sigma {options.sigma:g} is more than pictures in [0, 1] have room for; a noise of "
-            f"{options.sigma:g} of 255 is --sigma {options.sigma / 255:.3g}"
-        )
-    names = _names(files)
-    _check_kept(files, names, Path(out), options)
-    folder = prepare_folder(out)
+    names, folder = names_of(files), Path(out)
+    written = written_by(files, names, options.page)
+    read = [*files, *(_reference_of(file, options) for file in files), options.mask]
+    check_unread(folder, written, filter(None, read))
+    if not overwrite:
+        check_ours(folder, written)
+    prepare_folder(folder)
     prior = load_prior(options.prior, options.precision).to(usable(options.device))
     if options.task == "inpaint" and options.mask is None and any(not _is_measurement(f) for f in files):
         raise InputError(
@@ -129,13 +151,18 @@ def _restore_file(
         raise InputError(
             f"the folder {file} has no pictures that can be read; expected files such as .png, .jpg or .tif"
         )
-    task, likelihood = load_measurement(file) if _is_measurement(file) else _picture(file, options)
+    picture = None
+    if _is_measurement(file):
+        task, likelihood = load_measurement(file)
+    else:
+        picture = read_picture(file, parsed_range(options.range), options.page)
+        task, likelihood = options.task, _picture(file, picture, options)
     seen = _seen(likelihood.operator, prior)
     check_pictures(seen, prior, file)
     if tuple(seen.shape) != tuple(likelihood.operator.shape):
         likelihood = likelihood.through(seen)
     likelihood = likelihood.to(options.device)
-    truth = _reference(options, file, seen.measurement_shape)
+    truth = _reference(options, file, seen.measurement_shape, picture)
     record, result = restore(
         task,
         name,
@@ -143,12 +170,22 @@ def _restore_file(
         prior,
         options.weight,
         truth,
-        progress=partial(bar, name),
+        progress=partial(bar, printable(name)),
         view=seen,
         chain=options.chain if options.weight == "mean" else None,
     )
-    write_pictures(folder, name, likelihood, result, truth, seen)
-    return record
+    write_pictures(folder, name, likelihood, result, truth, seen, picture)
+    if picture is None:
+        return record
+    return replace(record, remarks=[*picture.remarks, *_levels_of_noise(record, picture), *record.remarks])
+
+
+def _levels_of_noise(record: Record, picture: Picture) -> list[str]:
+    """A sentence on the reported σ, where it is not a share of the file's white."""
+    if picture.unit == 1:
+        return []
+    low, high = picture.range
+    return [f"sigma {record.sigma:.3g} of its range is {record.sigma * (high - low):.3g} of its own levels"]
 
 
 def _seen(operator: Operator, prior: FlowPrior) -> LinearOperator:
@@ -159,68 +196,72 @@ def _seen(operator: Operator, prior: FlowPrior) -> LinearOperator:
     return Identity(operator.shape)
 
 
-def _picture(file: str, options: RestoreOptions) -> tuple[str, Likelihood]:
-    """The task, and a noisy picture as a measurement."""
-    image = read_image(file)[None]
-    channels, height, width = image.shape[1:]
-    sigma = options.sigma if options.sigma is not None else estimated_sigma(image)
-    if options.task == "denoise":
-        return "denoise", Gaussian(Identity((channels, height, width)), image, sigma)
-    assert options.mask is not None
-    mask = read_image(options.mask)[:1] > 0.5
-    if mask.shape[1:] != image.shape[2:]:
+def _picture(file: str, picture: Picture, options: RestoreOptions) -> Likelihood:
+    """A noisy picture as a measurement of what is known of it."""
+    channels, height, width = picture.values.shape
+    sigma = estimated_sigma(picture) if options.sigma is None else _given_sigma(options.sigma, picture)
+    known = picture.known
+    if options.task == "inpaint":
+        assert options.mask is not None
+        known = known & read_mask(options.mask, picture, file)
+    if known.all():
+        return Gaussian(Identity((channels, height, width)), picture.values[None], sigma)
+    kept = Mask(known, channels)
+    return Gaussian(kept, kept(picture.values[None]), sigma)
+
+
+def _given_sigma(sigma: float, picture: Picture) -> float:
+    """The σ that a user gave, for values of which 0 and 1 are the ends of the picture's range."""
+    if sigma * picture.unit <= 1:
+        return sigma * picture.unit
+    white = picture.stored.white
+    if white is not None and white > 1 and sigma > 1:
         raise InputError(
-            f"mask {options.mask} is {mask.shape[1]} × {mask.shape[2]}, {file} is {height} × {width}; "
-            "give a mask of the picture's size"
+            f"--sigma {sigma:g} is more than pictures in [0, 1] have room for; a noise of {sigma:g} of "
+            f"{white:g} is --sigma {sigma / white:.3g}"
         )
-    known = Mask(mask, channels)
-    return "inpaint", Gaussian(known, known(image), sigma)
+    low, high = picture.range
+    raise InputError(
+        f"--sigma {sigma:g} is more than the picture's levels {low:g} to {high:g} have room for; give the "
+        "standard deviation of its noise, or a wider --range"
+    )
 
 
-def estimated_sigma(image: Images) -> float:
-    """Noise level of one picture (1, C, H, W), by the median of its finest wavelet coefficients.
+def estimated_sigma(picture: Picture) -> float:
+    """Noise level of a picture's values, by the median of its finest wavelet coefficients.
 
-    Source: Donoho & Johnstone 1994, as in scikit-image's `estimate_sigma`.
+    Source: Donoho & Johnstone 1994, as in scikit-image's `estimate_sigma`; where pixels are unknown, by the
+    Haar wavelets that see only known ones.
     """
-    if min(image.shape[2:]) < 2:
+    values, known = picture.values, picture.known[0]
+    if min(known.shape) < 2:
         raise InputError("the noise of a picture of one row or column cannot be estimated; give --sigma")
-    estimate = estimate_sigma(image[0].numpy(), average_sigmas=True, channel_axis=0)
-    return max(float(estimate), SMALLEST_SIGMA)
+    if known.all():
+        estimate = estimate_sigma(values.numpy(), average_sigmas=True, channel_axis=0)
+    else:
+        detail = (values[:, 1:, 1:] - values[:, 1:, :-1] - values[:, :-1, 1:] + values[:, :-1, :-1]) / 2
+        whole = known[1:, 1:] & known[1:, :-1] & known[:-1, 1:] & known[:-1, :-1]
+        if not whole.any():
+            raise InputError("the noise cannot be estimated from pixels that stand alone; give --sigma")
+        estimate = float(torch.quantile(detail[:, whole].abs().flatten()[:SAMPLE], 0.5)) / 0.6745
+    return max(float(np.mean(estimate)), SMALLEST_SIGMA)
 
 
-def _reference(options: RestoreOptions, file: str, shape: tuple[int, ...]) -> Images | None:
+def _reference(
+    options: RestoreOptions, file: str, shape: tuple[int, ...], picture: Picture | None
+) -> Images | None:
+    """The clean picture, (1, C, H, W) on the scale of the noisy one."""
     path = _reference_of(file, options)
     if path is None:
         return None
-    clean = read_image(path)[None]
-    if tuple(clean.shape[1:]) != shape:
-        raise InputError(f"reference {path} is {tuple(clean.shape[1:])}, the measured picture is {shape}")
-    return clean.to(options.device)
+    clean = read_image(path) if picture is None else read_like(path, picture)
+    if tuple(clean.shape) != shape:
+        raise InputError(f"reference {path} is {tuple(clean.shape)}, the measured picture is {shape}")
+    return clean[None].to(options.device)
 
 
 def _is_measurement(file: str) -> bool:
     return Path(file).suffix.lower() == MEASUREMENT_SUFFIX
-
-
-def _names(files: Sequence[str]) -> list[str]:
-    """Names for the results: the file's stem, with a number if it would replace another file's results."""
-    names: list[str] = []
-    taken: set[str] = set()
-    for file in files:
-        stem = Path(file).stem
-        numbered = (f"{stem}-{number}" for number in count(2))
-        names.append(next(name for name in chain([stem], numbered) if taken.isdisjoint(pictures_of(name))))
-        taken |= pictures_of(names[-1])
-    return names
-
-
-def _check_kept(files: Sequence[str], names: Sequence[str], folder: Path, options: RestoreOptions) -> None:
-    """Refuse to replace a file that is read by one that is written."""
-    written = {(folder / picture).resolve() for name in names for picture in pictures_of(name)}
-    read = [*files, *(_reference_of(file, options) for file in files), options.mask]
-    for file in filter(None, read):
-        if Path(file).resolve() in written:
-            raise InputError(f"restoring into {folder} would replace {file}; choose another --out")
 
 
 def _reference_of(file: str, options: RestoreOptions) -> Path | None:

@@ -13,12 +13,11 @@ from aipo.basics.errors import InputError
 from aipo.io import png, raster, tiff
 from aipo.io.files import damaged, printable, read_bytes, reason, shown_name, too_big, unreadable, write_bytes
 from aipo.io.ranges import FARTHEST, Range, automatic_range, checked_range, range_remark
+from aipo.io.samples import format_of
 from aipo.io.stored import Stored
 
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
 SUFFIXES = {"PNG": ".png", "TIFF": ".tif"}
-# Files of these beginnings are written back as TIFF, which keeps every kind of number, others as PNG.
-_TIFF_MAGIC = (*tiff.MAGIC, b"Pf", b"PF")
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,25 @@ def read_picture(
     Raises:
         InputError: the source cannot be read whole and unambiguously, or it shows nothing.
     """
-    shown = shown_name(source, name)
-    stored = decoded(source, page, name)
+    return _pictured(decoded(source, page, name), range, shown_name(source, name))
+
+
+def read_like(source: str | os.PathLike | BinaryIO, picture: Picture) -> Tensor:
+    """Another picture of the same scene on the scale of `picture.values`: float32 (C, H, W).
+
+    Its range is the same share of its own white. Grey becomes colour if `picture` is colour.
+
+    Raises:
+        InputError: as for `read_picture`.
+    """
+    stored = decoded(source, 1, None)
+    scale = (stored.white or 1.0) / (picture.stored.white or 1.0)
+    low, high = (scale * end for end in picture.range)
+    values = _pictured(stored, (low, high), shown_name(source)).values
+    return values.expand(max(len(values), len(picture.values)), -1, -1)
+
+
+def _pictured(stored: Stored, range: Range, shown: str) -> Picture:
     levels, lost = _levels(stored)
     seen = stored.opaque > 0
     known = np.isfinite(levels).all(0) & seen
@@ -115,14 +131,16 @@ def write_picture(path: str | os.PathLike, picture: Picture, restored: Tensor) -
     write_bytes(path, png.encode(result) if stored.format == "PNG" else tiff.encode(result))
 
 
-def restored_suffix(file: str | os.PathLike) -> str:
+def restored_suffix(file: str | os.PathLike, page: int = 1) -> str:
     """The end of the name under which the restoration of this file is written; .png if it is unreadable."""
     try:
-        with open(file, "rb") as stream:
-            beginning = stream.read(4)
-    except (OSError, ValueError):
+        data = read_bytes(file, shown_name(file))
+        if data.startswith((b"Pf", b"PF")):  # floating point
+            return SUFFIXES["TIFF"]
+        dtype = tiff.samples_of(data, page) if data.startswith(tiff.MAGIC) else None
+    except Exception:  # a damaged file is reported where it is read
         return SUFFIXES["PNG"]
-    return SUFFIXES["TIFF" if beginning.startswith(_TIFF_MAGIC) else "PNG"]
+    return SUFFIXES["PNG" if dtype is None or dtype.kind == "b" else format_of(dtype)]
 
 
 def decoded(source: str | os.PathLike | BinaryIO, page: int, name: str | None) -> Stored:

@@ -53,7 +53,6 @@ def _stored(image: ImageFile.ImageFile, data: bytes, shown: str) -> Stored:
         samples,
         white_of(samples.dtype),
         alpha,
-        "TIFF" if samples.dtype.kind == "f" else "PNG",
         icc=icc or None,
         dpi=None if dpi is None or min(dpi) <= 0 else (float(dpi[0]), float(dpi[1])),
         exif=upright_exif(exif),

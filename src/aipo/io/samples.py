@@ -1,5 +1,7 @@
 """Samples of unusual kinds, converted to plain grey or red, green and blue."""
 
+from typing import Literal
+
 import numpy as np
 
 
@@ -8,6 +10,11 @@ def white_of(dtype: np.dtype) -> float | None:
     if dtype.kind == "f":
         return 1.0
     return float(np.iinfo(dtype).max) if dtype.kind == "u" and dtype.itemsize <= 2 else None
+
+
+def format_of(dtype: np.dtype) -> Literal["PNG", "TIFF"]:
+    """The format that samples are written in: PNG where it can hold them, else TIFF."""
+    return "PNG" if dtype in (np.uint8, np.uint16) else "TIFF"
 
 
 def full_levels(samples: np.ndarray, bits: int) -> np.ndarray:

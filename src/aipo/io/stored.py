@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from aipo.io.samples import format_of
+
 ORIENTATION = 0x0112  # the EXIF and TIFF tag
 
 
@@ -15,27 +17,27 @@ class Stored:
     """Levels of one upright picture, and all that is needed to write it back in kind.
 
     Args:
-        samples: (H, W, C), C = 1 for grey and 3 for colour: uint8 or uint16 for PNG, any real dtype for TIFF;
-            never premultiplied by alpha.
+        samples: (H, W, C), C = 1 for grey and 3 for colour, of any real dtype; not premultiplied by alpha.
         white: the level of white; None for kinds of numbers that have none (signed, more than 16 bits).
         alpha: (H, W) of the samples' dtype, 0 where transparent and `white` where opaque; None if all is.
-        format: of the file that it is written back to.
         icc: the colour profile of the samples.
         dpi: pixels per inch, across and down.
         exif: EXIF without a prefix, whose orientation has been applied and reset.
-        tags: TIFF's own texts by number, such as the date and the copyright.
         lost: what the file has and this does not keep, one sentence each.
     """
 
     samples: np.ndarray
     white: float | None
     alpha: np.ndarray | None = None
-    format: Literal["PNG", "TIFF"] = "PNG"
     icc: bytes | None = None
     dpi: tuple[float, float] | None = None
     exif: bytes | None = None
-    tags: tuple[tuple[int, str], ...] = ()
     lost: tuple[str, ...] = ()
+
+    @property
+    def format(self) -> Literal["PNG", "TIFF"]:
+        """The format that it is written back in."""
+        return format_of(self.samples.dtype)
 
     @property
     def opaque(self) -> np.ndarray:

@@ -8,10 +8,11 @@ from math import prod
 
 import numpy as np
 import tifffile
+from PIL import Image
 from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, TiffPage
 
 from aipo.io.files import MAX_BYTES, check_page, check_size, damaged, too_big, unreadable
-from aipo.io.samples import from_inks, full_levels, straight, white_of
+from aipo.io.samples import format_of, from_inks, full_levels, straight, white_of
 from aipo.io.stored import ORIENTATION, Stored, turned
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -20,7 +21,8 @@ _INK = {PHOTOMETRIC.MINISBLACK: 1, PHOTOMETRIC.MINISWHITE: 1, PHOTOMETRIC.PALETT
 _COLOURS = {**_INK, PHOTOMETRIC.YCBCR: 3, PHOTOMETRIC.SEPARATED: 4}
 _TEXTS = (271, 272, 306, 315, 33432)  # maker, model, date, artist, copyright
 _PROFILE, _NODATA = 34675, 42113
-_SAID = {270: "description (or OME or ImageJ data)", 34665: "EXIF", 34853: "place (GPS)", 700: "XMP"}
+_INNER = (34665, 34853)  # EXIF's own directories, of the exposure and of the place
+_SAID = {270: "description (or OME or ImageJ data)", 700: "XMP"}
 _UNITS = {2: 1.0, 3: 2.54}  # pixels per inch, or per centimetre
 _JPEG = (COMPRESSION.JPEG, COMPRESSION.OJPEG)
 
@@ -28,16 +30,27 @@ _JPEG = (COMPRESSION.JPEG, COMPRESSION.OJPEG)
 def decode(data: bytes, shown: str, page: int) -> Stored:
     """A page of a TIFF file, counted from 1 without thumbnails. May raise any error for damage."""
     with _listening(shown), tifffile.TiffFile(BytesIO(data)) as file:
-        pages = [each for each in file.pages if isinstance(each, TiffPage) and not each.subfiletype & 5]
+        pages = _pages(file)
         check_page(page, len(pages), shown)
-        return _decoded(pages[page - 1], page, len(pages), len(data), shown)
+        return _decoded(pages[page - 1], page, len(pages), data, shown)
+
+
+def samples_of(data: bytes, page: int) -> np.dtype | None:
+    """The kind of number of a page's samples, by its header. May raise any error for damage."""
+    with _listening("a file"), tifffile.TiffFile(BytesIO(data)) as file:
+        return _pages(file)[page - 1].dtype
+
+
+def _pages(file: tifffile.TiffFile) -> list[TiffPage]:
+    """The pages that are no thumbnails or masks of others."""
+    return [page for page in file.pages if isinstance(page, TiffPage) and not page.subfiletype & 5]
 
 
 def encode(stored: Stored) -> bytes:
     """An uncompressed TIFF file of one page: samples, alpha, colour profile, resolution and texts."""
     planes = [stored.samples] if stored.alpha is None else [stored.samples, stored.alpha[..., None]]
     pixels = np.concatenate(planes, axis=2)
-    texts = [(number, 2, None, text, True) for number, text in stored.tags]
+    texts = [(number, 2, None, text, True) for number, text in _texts(stored.exif)]
     file = BytesIO()
     tifffile.imwrite(
         file,
@@ -77,8 +90,8 @@ def _listening(shown: str) -> Iterator[None]:
         raise damaged(shown, f"damaged: {' '.join(told[0].split())[:200]}")
 
 
-def _decoded(page: TiffPage, number: int, pages: int, size: int, shown: str) -> Stored:
-    _check_layout(page, size, shown)
+def _decoded(page: TiffPage, number: int, pages: int, data: bytes, shown: str) -> Stored:
+    _check_layout(page, len(data), shown)
     colours = _check_kind(page, shown)
     pixels = page.asarray()
     if page.axes == "SYX":
@@ -105,9 +118,10 @@ def _decoded(page: TiffPage, number: int, pages: int, size: int, shown: str) -> 
     nodata = page.tags.get(_NODATA)
     if nodata is not None and samples.dtype.kind == "f":
         samples = np.where(samples == samples.dtype.type(nodata.value), np.nan, samples)
-    stored = Stored(
-        samples, white, alpha, "TIFF", _icc(page), _dpi(page), tags=_texts(page), lost=tuple(lost)
-    )
+    exif = _exif(data)
+    if format_of(samples.dtype) == "TIFF" and any(page.tags.get(tag) is not None for tag in _INNER):
+        lost.append("its EXIF is not kept, but for maker, date and copyright")
+    stored = Stored(samples, white, alpha, _icc(page), _dpi(page), exif, tuple(lost))
     orientation = page.tags.get(ORIENTATION)
     return turned(stored, 1 if orientation is None else int(orientation.value))
 
@@ -196,6 +210,25 @@ def _dpi(page: TiffPage) -> tuple[float, float] | None:
     return scale * across / by, scale * down / below
 
 
-def _texts(page: TiffPage) -> tuple[tuple[int, str], ...]:
-    found = ((number, page.tags.valueof(number)) for number in _TEXTS)
-    return tuple((number, text) for number, text in found if isinstance(text, str) and text.isascii())
+def _exif(data: bytes) -> bytes | None:
+    """EXIF of the file's first page, which is laid out as EXIF itself: texts, exposure and place."""
+    found, kept = Image.Exif(), Image.Exif()
+    try:
+        found.load(data)
+        for number in _TEXTS:
+            if number in found:
+                kept[number] = found[number]
+        for number in _INNER:
+            if number in found:
+                kept.get_ifd(number).update(found.get_ifd(number))
+        return kept.tobytes().removeprefix(b"Exif\0\0") if len(kept) or kept._ifds else None
+    except Exception:  # Pillow raises anything at damaged or 64-bit directories; the picture itself is sound
+        return None
+
+
+def _texts(exif: bytes | None) -> list[tuple[int, str]]:
+    """The texts of EXIF that TIFF has too."""
+    found = Image.Exif()
+    found.load(exif or b"")
+    said = ((number, found.get(number)) for number in _TEXTS)
+    return [(number, text) for number, text in said if isinstance(text, str) and text.isascii()]
