@@ -7,7 +7,7 @@ import torch
 from closed_form import gaussian_prior
 
 from aipo import load_prior
-from aipo.likelihoods import Gaussian, Laplace, measure
+from aipo.likelihoods import Gaussian, Laplace, OneBit, measure
 from aipo.operators import (
     Blur,
     Composition,
@@ -24,9 +24,10 @@ from aipo.operators import (
 )
 from aipo.path.solvers.descent import Adam
 from aipo.path.solvers.lbfgs import LBFGS
+from aipo.path.splitting import SplittingOptions
 from aipo.path.tweedie import TweedieOptions
 from aipo.reconstruction.reconstruct import reconstruct
-from aipo.selection.defaults import COLD, COLD_WEIGHT, direct, path_to_minima
+from aipo.selection.defaults import COLD, COLD_WEIGHT, STEPS, direct, path_to_minima
 from aipo.selection.plans import plan
 from aipo.selection.structure import residual_tells
 
@@ -136,6 +137,25 @@ def test_one_chain_is_the_default_for_every_operator_and_noise():
         ]:
             planned = plan(likelihood, prior)
             assert planned.options == COLD and planned.weight == COLD_WEIGHT
+
+
+def test_a_chain_of_a_large_picture_gives_way_to_steps():
+    """Not for signs, where steps lose, nor under a prior that knows no noise."""
+    prior, shape = load_prior("photos"), (3, 384, 400)
+    whole, hole = Identity(shape), block_mask(shape, 19)
+    y = torch.full((1, *shape), 0.5)
+    for likelihood, steps in [
+        (Laplace(whole, y, 0.1), SplittingOptions()),
+        (Gaussian(hole, hole(y), 0.1), STEPS),
+        (Gaussian(Blur(shape, gaussian_kernel(1.0)), y, 0.1), STEPS),
+    ]:
+        planned = plan(likelihood, prior)
+        assert planned.options == steps
+        assert planned.criterion.name == "mean" and "minutes" in planned.reason
+    assert plan(Gaussian(whole, y, 0.1), prior).options == TweedieOptions()
+    assert plan(OneBit(whole, torch.ones(1, *shape), 0.5, 0.1), prior).options == COLD
+    small = block_mask((3, 360, 360), 19)
+    assert plan(Gaussian(small, small(y[:, :, :360, :360]), 0.1), prior).options == COLD
 
 
 def test_what_is_left_wide_open_is_no_place_for_a_short_chain():
