@@ -276,6 +276,13 @@ def test_a_pickle_with_a_matching_checksum_never_runs(folder, tmp_path, monkeypa
         ({"intruder": torch.zeros(1)}, "somewhere has unexpected tensors intruder"),
         ({"weight": torch.zeros(3, 2)}, "somewhere has misshapen tensors weight"),
         ({"bias": torch.zeros(2, 1)}, "somewhere has misshapen tensors bias"),
+        ({"bias": torch.zeros(2).int()}, "somewhere has other than floating-point tensors bias"),
+        ({"bias": torch.zeros(2, dtype=torch.complex64)}, "somewhere has other than floating-point"),
+        (
+            {"bias": torch.tensor([0.0, torch.nan])},
+            "somewhere has NaN or infinite values in its tensors bias",
+        ),
+        ({"bias": torch.tensor([0.0, 1e300]).double()}, "somewhere has NaN or infinite values"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused_by_name(change, message):
@@ -322,6 +329,44 @@ def test_no_bit_of_a_file_of_tensors_can_change_unnoticed(tmp_path):
             continue
         silent += not (same_tensors(tensors, {"t": torch.arange(6.0)}) and same_config(metadata, {"a": 1}))
     assert silent == 0
+
+
+@pytest.mark.parametrize("text", ["[1]", "3", "null", '"a"', "[" * 100_000, "9" * 5000, "{", ""])
+def test_metadata_that_is_no_table_is_refused_though_its_checksum_is_right(tmp_path, text):
+    path, tensors = tmp_path / "file", {"t": torch.arange(6.0)}
+    digest = checkpoints._content_digest(tensors, text)
+    path.write_bytes(checkpoints.save(tensors, {"json": text, "sha256": digest}))
+    with pytest.raises(CheckpointError, match=str(path)):
+        load_tensors(path)
+
+
+def test_what_is_no_regular_file_is_refused_unopened(tmp_path):
+    """A pipe without a writer would wait for ever; a device would never end."""
+    path = tmp_path / "file"
+    os.mkfifo(path)
+    with pytest.raises(CheckpointError, match="pipe"):
+        load_tensors(path)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(CheckpointError, match="device"):
+        load_tensors(path)
+    path.unlink()
+    path.symlink_to(path)
+    with pytest.raises(CheckpointError, match=str(path)):
+        load_tensors(path)
+
+
+@pytest.mark.parametrize(
+    "shape", [[1 << 62, 4], [-1], [1.5], ["a"], [[1]], None, [0, 1 << 62], [1 << 40]], ids=str
+)
+@pytest.mark.parametrize("kind", ["F32", "F4", "F8_E4M3", "C64", "odd", None])
+def test_headers_that_promise_other_tensors_are_refused(tmp_path, shape, kind):
+    header = {"t": {"dtype": kind, "shape": shape, "data_offsets": [0, 16]}}
+    data = json.dumps(header).encode()
+    path = tmp_path / "file"
+    path.write_bytes(len(data).to_bytes(8, "little") + data + bytes(16))
+    with pytest.raises(CheckpointError, match=str(path)):
+        load_tensors(path)
 
 
 def test_write_atomic_writes_and_replaces(tmp_path):

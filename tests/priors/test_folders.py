@@ -1,6 +1,7 @@
 """Folders give the same prior back, and those that are damaged or do not fit are refused by name."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -10,6 +11,7 @@ from flow_priors import ANY, FIXED, make, rand
 
 from aipo.basics.errors import CheckpointError, InputError
 from aipo.gaussian import LowRankGaussian
+from aipo.io.tensors import load_folder, save_folder
 from aipo.priors import FlowPrior, build_flow, load_prior
 
 
@@ -70,8 +72,35 @@ def rewrite(prior: FlowPrior, folder, **changes) -> None:
         {"flow": {**FIXED, "levels": "two"}},
         {"surrogate": "stationary"},
         {"surrogate": "other"},
+        {"surrogate": ["low-rank"]},
+        {"flow": [1]},
+        {"flow": {**FIXED, "shape": [3, 8, None]}},
+        {"flow": {**FIXED, "shape": [3, 1 << 14, 1 << 14]}},
+        {"flow": {**FIXED, "shape": [3, 1 << 20, 1 << 20]}},
+        {"flow": {**FIXED, "shape": [1 << 20, 8, 8]}},
+        {"flow": {**FIXED, "levels": 60}},
+        {"flow": {**FIXED, "levels": True}},
+        {"flow": {**FIXED, "levels": 2.0}},
+        {"flow": {**FIXED, "levels": 0}},
+        {"flow": {**FIXED, "steps": 10**9}},
+        {"flow": {**FIXED, "steps": 512}},
+        {"flow": {**FIXED, "hidden": 10**6}},
+        {"flow": {**FIXED, "hidden": 8192}},
+        {"flow": {**FIXED, "hidden": -1}},
+        {"flow": {**FIXED, "hidden": float("inf")}},
+        {"flow": {**FIXED, "noise_levels": 1}},
+        {"flow": {**FIXED, "noise_levels": True}},
+        {"training": [1]},
+        {"training": {"told_range": [0.0, 7.0]}},
+        {"training": {"told_range": 3}},
+        {"training": {"told_range": ["a", "b"]}},
+        {"typicality": {"levels": [0.1]}},
+        {"typicality": {"levels": [0.1], "mean": [[0.0, 0.0]], "covariance": [[1.0, 0.0]]}},
+        {"typicality": {"levels": [0.1], "mean": [[0.0, 0.0]], "covariance": [[0.0, 0.0], [0.0, 0.0]]}},
+        {"typicality": {"levels": [0.1], "mean": [[float("nan"), 0.0]], "covariance": [[1.0, 0], [0, 1]]}},
+        {"typicality": "none"},
     ],
-    ids=["family", "levels", "hidden", "shape", "incomplete", "text", "wrong-surrogate", "no-surrogate"],
+    ids=str,
 )
 def test_cards_that_do_not_fit_their_tensors_are_refused(changes, tmp_path):
     rewrite(make(FIXED), tmp_path / "prior", **changes)
@@ -88,6 +117,71 @@ def test_misshapen_surrogates_are_refused(name, shape, tmp_path):
     prior.save(tmp_path / "prior")
     with pytest.raises(CheckpointError, match=name):
         load_prior(tmp_path / "prior")
+
+
+@pytest.mark.parametrize("description", [FIXED, ANY], ids=["fixed", "any"])
+@pytest.mark.parametrize("change", ["nan", "infinite in half precision", "int32", "bool", "zero", "negative"])
+def test_numbers_that_no_density_has_are_refused_by_name(description, change, tmp_path):
+    """Every checksum is right: the folder was made on purpose."""
+    prior = make(description)
+    prior.save(tmp_path)
+    card, tensors = load_folder(tmp_path)
+    positive = "variances" if description is FIXED else "spectrum"
+    values = {
+        "nan": lambda t: torch.full_like(t, float("nan")),
+        "infinite in half precision": lambda t: torch.full(t.shape, 1e300, dtype=torch.float64),
+        "int32": lambda t: t.int(),
+        "bool": lambda t: t.bool(),
+        "zero": torch.zeros_like,
+        "negative": lambda t: -1 - t.abs(),
+    }
+    flow = ("flow.scales.0.3.network.0.weight", "flow.scales.0.1.log_scale", "flow.scales.0.2.permutation")
+    names = (flow[2], f"surrogate.{positive}") if change in ("zero", "negative") else flow[:2]
+    names += ("surrogate.mean",) if change in ("nan", "int32", "bool") else ()
+    for name in names:
+        save_folder(tmp_path, card, {**tensors, name: values[change](tensors[name])})
+        shown = "scales.0.2" if "permutation" in name else name.removeprefix("flow.")
+        with pytest.raises(CheckpointError, match=shown.replace(".", r"\.")):
+            load_prior(tmp_path)
+
+
+def test_a_flow_that_is_singular_or_overflows_is_refused(tmp_path):
+    make(FIXED).save(tmp_path)
+    card, tensors = load_folder(tmp_path)
+    signless = {name: t * 0 if name.endswith("sign") else t for name, t in tensors.items()}
+    empty = {name: t * 0 if name.startswith("flow.") else t for name, t in tensors.items()}
+    loud = {name: t + 200 if name.endswith("log_scale") else t for name, t in tensors.items()}
+    for changed in (signless, empty, loud):
+        save_folder(tmp_path, card, changed)
+        with pytest.raises(CheckpointError, match=r"cannot be inverted|not finite"):
+            load_prior(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_pipes_devices_and_bombs_in_place_of_files_are_refused_unopened(name, tmp_path):
+    make(FIXED).save(tmp_path)
+    for place in (os.mkfifo, lambda path: path.symlink_to("/dev/zero"), sparse):
+        (tmp_path / name).unlink()
+        place(tmp_path / name)
+        with pytest.raises(CheckpointError, match=name):
+            load_prior(tmp_path)
+
+
+def sparse(path) -> None:
+    """No byte on the disk, and more than any memory has when read."""
+    with open(path, "wb") as file:
+        file.truncate(1 << 40)
+
+
+def test_a_flow_is_not_built_before_its_shapes_are_compared(tmp_path, monkeypatch):
+    """Of a description that its tensors do not fit, no weight is ever made."""
+    rewrite(make(FIXED), tmp_path / "prior", flow={**FIXED, "levels": 3, "hidden": 512})
+    made = []
+    monkeypatch.setattr(torch.nn.Module, "to_empty", lambda *arguments, **named: made.append(arguments))
+    monkeypatch.setattr(torch.linalg, "qr", lambda *arguments: made.append(arguments))
+    with pytest.raises(CheckpointError, match="another flow"):
+        load_prior(tmp_path / "prior")
+    assert not made
 
 
 def test_surrogates_for_other_pictures_are_refused(tmp_path):

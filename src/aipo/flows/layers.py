@@ -88,14 +88,12 @@ class InvertibleConv1x1(Invertible):
 
     def __init__(self, channels: int):
         super().__init__()
-        rotation = torch.linalg.qr(torch.randn(channels, channels))[0]
-        p, lower, upper = torch.linalg.lu(rotation)
-        diagonal = upper.diagonal()
-        self.register_buffer("permutation", p)
-        self.register_buffer("sign", diagonal.sign())
-        self.log_s = nn.Parameter(diagonal.abs().log())
-        self.lower = nn.Parameter(lower.tril(-1))
-        self.upper = nn.Parameter(upper.triu(1))
+        permutation, sign, log_s, lower, upper = _rotation(channels)
+        self.register_buffer("permutation", permutation)
+        self.register_buffer("sign", sign)
+        self.log_s = nn.Parameter(log_s)
+        self.lower = nn.Parameter(lower)
+        self.upper = nn.Parameter(upper)
 
     def weight(self) -> Tensor:
         """W, shape (C, C)."""
@@ -121,6 +119,21 @@ class InvertibleConv1x1(Invertible):
     def frozen(self) -> frozen.Step:
         weight = self._product(torch.float64).detach()
         return frozen.Mix(weight, weight.new_zeros(len(weight)), self.lower)
+
+
+def _rotation(channels: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """P, sign, log_s, L and U of a random rotation.
+
+    On the meta device, where flows are built to compare shapes, nothing is drawn: its kernels for these
+    operations take seconds to import.
+    """
+    matrix = torch.empty(channels, channels)
+    if matrix.is_meta:
+        return matrix, matrix[0], matrix[0], matrix, matrix
+    rotation = torch.linalg.qr(torch.randn(channels, channels))[0]
+    permutation, lower, upper = torch.linalg.lu(rotation)
+    diagonal = upper.diagonal()
+    return permutation, diagonal.sign(), diagonal.abs().log(), lower.tril(-1), upper.triu(1)
 
 
 def mix_channels(h: Tensor, weight: Tensor) -> Tensor:
