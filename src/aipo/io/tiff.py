@@ -220,8 +220,8 @@ def _exif(data: bytes) -> bytes | None:
                 kept[number] = found[number]
         for number in _INNER:
             if number in found:
-                kept.get_ifd(number).update(found.get_ifd(number))
-        return kept.tobytes().removeprefix(b"Exif\0\0") if len(kept) or kept._ifds else None
+                kept[number] = dict(found.get_ifd(number))
+        return kept.tobytes().removeprefix(b"Exif\0\0") if len(kept) else None
     except Exception:  # Pillow raises anything at damaged or 64-bit directories; the picture itself is sound
         return None
 
