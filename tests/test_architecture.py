@@ -18,6 +18,7 @@ ROOMS = [
     "operators",
     "likelihoods",
     "gaussian",
+    "noise",
     "io",
     "flows",
     "flows.training",
@@ -34,7 +35,7 @@ ROOMS = [
 # They see energies as callables, and know neither pictures nor instruments nor priors.
 NUMERICS = {f"path.{name}" for name in ("problem", "predictors", "step_control", "state", "trace", "options")}
 NUMERICS |= {"path.schedules", "posterior.langevin", "posterior.laplace", "reconstruction.certificate"}
-MODEL_ROOMS = ("operators", "likelihoods", "gaussian", "flows", "flows.training", "priors")
+MODEL_ROOMS = ("operators", "likelihoods", "gaussian", "noise", "flows", "flows.training", "priors")
 
 
 def module_name(path: Path) -> str:

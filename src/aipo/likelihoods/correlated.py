@@ -17,16 +17,16 @@ from aipo.operators.operator import image_shape
 class Correlated(Likelihood):
     """y = A x + e with stationary, periodic Gaussian noise of known power, on measured pictures.
 
-    At each frequency k the Fourier transforms of the noise's channels have a covariance S(k), (C, C); those of
-    different frequencies are independent. D(x) = ½ Σ r(k)* S(k)⁻¹ r(k) + ½ Σ log det 2πS(k) with
+    At each frequency k the Fourier transforms of the noise's channels have a covariance S(k), (C, C); those
+    of different frequencies are independent. D(x) = ½ Σ r(k)* S(k)⁻¹ r(k) + ½ Σ log det 2πS(k) with
     r = F(y − A x), F being the orthonormal Fourier transform. `Coloured` has one S for all channels, each
     alone.
 
     Args:
         operator: A; its measurement is a picture (C, H, W).
         y: see `Likelihood`.
-        power: S, real, symmetric and positive definite, in units of y². (C, C, H, W) in `torch.fft.fft2` order,
-            with S(−k) = S(k).
+        power: S, real, symmetric and positive definite, in units of y². (C, C, H, W) in `torch.fft.fft2`
+            order, with S(−k) = S(k).
 
     Raises:
         InputError: see `Likelihood`; or the power has another shape, or is not positive definite, finite and
