@@ -3,6 +3,7 @@
 import gzip
 import io
 import math
+import os
 import struct
 import tarfile
 from pathlib import Path
@@ -10,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from aipo.basics.errors import InputError
+from aipo.flows.training import data as training_data
 from aipo.flows.training.data import PictureData, ahead, dequantize, enlarged, load_pictures
 
 RNG = np.random.default_rng(0)
@@ -30,12 +32,19 @@ def png(levels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def tar(path: Path, files: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as archive:
-        for name, data in files.items():
+def packed(files: dict[str, bytes]) -> bytes:
+    """A tar, in memory."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name, content in files.items():
             info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return file.getvalue()
+
+
+def tar(path: Path, files: dict[str, bytes]) -> Path:
+    path.write_bytes(packed(files))
     return path
 
 
@@ -88,6 +97,9 @@ def test_idx_files(tmp_path, pack):
 
 LEVELS = RNG.integers(0, 256, (6, 8, 5), dtype=np.uint8)
 ZIPPED = gzip.compress(idx(LEVELS))
+
+
+TAR = packed({"x/a.png": png(picture()), "b.png": png(picture())})
 DAMAGED = {
     "empty": b"",
     "short": b"\0\0\x08",
@@ -141,6 +153,118 @@ def test_sources_with_nothing_in_them_are_refused_by_name(tmp_path):
     for source in (tmp_path / "nowhere", tmp_path / "empty", tar(tmp_path / "none.tar", {"a.txt": b"x"})):
         with pytest.raises(InputError, match=source.name):
             load_pictures(source)
+
+
+# Bombs, and files that never end.
+
+
+def sparse_tar(path: Path, size: int) -> Path:
+    """One member of so many bytes, all of them a hole: two kilobytes on the disk."""
+    header = bytearray(tarfile.TarInfo("a.png").tobuf(format=tarfile.GNU_FORMAT)[:512])
+    header[156:157], header[124:136] = b"S", b"%011o\0" % 512
+    header[386:398], header[398:410], header[482] = b"%011o\0" % 0, b"%011o\0" % 512, 0
+    header[483:495] = b"\x80" + size.to_bytes(11, "big")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    path.write_bytes(bytes(header) + bytes(1536))
+    return path
+
+
+@pytest.mark.parametrize("size", [1 << 36, 1 << 20, 1 << 70])
+def test_a_tar_with_holes_is_refused_before_they_are_filled(tmp_path, size):
+    with pytest.raises(InputError, match=r"s\.tar"):
+        load_pictures(sparse_tar(tmp_path / "s.tar", size))
+
+
+@pytest.mark.parametrize("size", [b"77777777777\0", b"\x80" + b"\0" * 3 + b"\xff" * 8, b"\xff" * 12])
+@pytest.mark.parametrize("kind", [b"0", b"x", b"g", b"L", b"K"])
+def test_sizes_that_no_tar_holds_are_refused(tmp_path, size, kind):
+    """Of a picture, and of a header that tells a long name; below zero they would lead back for ever."""
+    header = bytearray(tarfile.TarInfo("a.png").tobuf()[:512])
+    header[124:136], header[156:157], header[148:156] = size, kind, b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (tmp_path / "a.tar").write_bytes(bytes(header) + png(picture()) + bytes(2048))
+    with pytest.raises(InputError, match=r"a\.tar"):
+        load_pictures(tmp_path / "a.tar")
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:xz", "w:bz2"])
+def test_a_compressed_tar_is_refused(tmp_path, mode):
+    """It could unpack to anything; whoever has an honest one can unpack it."""
+    with tarfile.open(tmp_path / "a.tar", mode) as archive:
+        archive.addfile(tarfile.TarInfo("a.png"), io.BytesIO())
+    with pytest.raises(InputError, match="unpack it if it is compressed"):
+        load_pictures(tmp_path / "a.tar")
+
+
+@pytest.mark.parametrize("shape", [(0, 0, 0), (10**4, 28, 28), (2**32 - 1,) * 3, (1, 2**31, 3), (9, 9, 0)])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["idx", "idx.gz"])
+def test_an_idx_file_that_promises_more_than_it_holds_is_refused_by_its_header(tmp_path, pack, shape):
+    path = tmp_path / "images"
+    path.write_bytes(pack(struct.pack(">IIII", 2051, *shape) + bytes(1000)))
+    with pytest.raises(InputError, match="images"):
+        load_pictures(path)
+
+
+def test_an_idx_file_that_unpacks_to_far_more_than_it_takes_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "images"
+    path.write_bytes(gzip.compress(struct.pack(">IIII", 2051, 4000, 50, 50) + bytes(10_000_000)))
+    read = gzip.GzipFile.read
+
+    def little(stream, size):
+        assert size <= 16, "nothing but the header is unpacked"
+        return read(stream, size)
+
+    monkeypatch.setattr(gzip.GzipFile, "read", little)
+    with pytest.raises(InputError, match="images promises 4,000 pictures"):
+        load_pictures(path)
+
+
+def test_pictures_that_no_memory_holds_are_refused(tmp_path, monkeypatch):
+    for name in "abc":
+        (tmp_path / f"{name}.png").write_bytes(png(picture(height=64, width=64)))
+    monkeypatch.setattr(training_data, "_memory", lambda: 2 * 3 * 64 * 64 / training_data.SHARE)
+    with pytest.raises(InputError, match="after 2 pictures"):
+        load_pictures(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.png"])
+def test_pipes_and_devices_are_refused_unopened(tmp_path, name):
+    for place in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        place(tmp_path / name)
+        for source in (tmp_path, tmp_path / name):
+            with pytest.raises(InputError, match=name if source == tmp_path else "a"):
+                load_pictures(source)
+        (tmp_path / name).unlink()
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_damage_of_a_tar_or_an_idx_file_is_a_sentence(tmp_path_factory, data):
+    """Or, where it lies beside the pictures, nothing at all."""
+    whole = data.draw(st.sampled_from([TAR, idx(LEVELS), ZIPPED]))
+    damaged = bytearray(whole)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(damaged) - 1))
+        piece = data.draw(st.binary(min_size=1, max_size=13))
+        damaged[at : at + len(piece)] = piece
+    path = tmp_path_factory.getbasetemp() / ("damaged.tar" if whole is TAR else "damaged")
+    path.write_bytes(damaged)
+    try:
+        found = load_pictures(path)
+    except InputError as error:
+        assert "damaged" in str(error)
+    else:
+        assert all(one.dtype == np.uint8 and one.ndim == 3 for one in found)
+
+
+def test_the_identity_of_pictures_is_that_of_their_content():
+    data = PictureData(PLACES, 3, True)
+    assert PictureData([one.copy() for one in PLACES], 3, True).identity == data.identity
+    turned = [PLACES[0].transpose(0, 2, 1), *PLACES[1:]]
+    changed = [PLACES[0] ^ np.uint8(1), *PLACES[1:]]
+    for other in (turned, changed, PLACES[:2], PLACES[::-1]):
+        assert PictureData(other, 3, True).identity["pictures"] != data.identity["pictures"]
 
 
 # Batches.

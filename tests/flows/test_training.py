@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from aipo.basics.errors import CheckpointError, InputError
 from aipo.flows import ConditionalFlow, Glow
+from aipo.flows.training import checkpoint
 from aipo.flows.training import loop as training
 from aipo.flows.training.batches import Batch, draw
 from aipo.flows.training.data import PictureData
 from aipo.flows.training.loop import CHECKPOINT_NAME, METRICS_NAME, train
 from aipo.flows.training.options import TrainingOptions
 from aipo.flows.training.validation import bits_per_dim, denoising
-from aipo.io.tensors import load_tensors
+from aipo.io.tensors import load_tensors, save_tensors
 from aipo.priors import build_flow
 
 OPTIONS = TrainingOptions(steps=12, batch=8, learning_rate=3e-3, warmup=3, average=0.8, validate_every=4)
@@ -152,7 +153,7 @@ def test_a_training_begun_before_an_option_existed_goes_on(tmp_path, monkeypatch
     interrupted(monkeypatch, tmp_path, OPTIONS, 6)
     tensors, metadata = load_tensors(tmp_path / CHECKPOINT_NAME)
     del metadata["options"]["told"]
-    training.save_tensors(tmp_path / CHECKPOINT_NAME, tensors, metadata)
+    save_tensors(tmp_path / CHECKPOINT_NAME, tensors, metadata)
     flow = fresh()
     train(flow, DATA, VALIDATION, tmp_path, OPTIONS)
     assert identical(weights(flow), uninterrupted[0])
@@ -204,8 +205,8 @@ def test_an_interruption_between_metrics_and_checkpoint_repeats_no_row(tmp_path,
             raise KeyboardInterrupt
         save(*arguments)
 
-    save = training.save_tensors
-    monkeypatch.setattr(training, "save_tensors", save_once)
+    save = checkpoint.save_tensors
+    monkeypatch.setattr(checkpoint, "save_tensors", save_once)
     with pytest.raises(KeyboardInterrupt):
         train(fresh(), DATA, VALIDATION, tmp_path, OPTIONS)
     monkeypatch.undo()
@@ -252,6 +253,86 @@ def test_the_checkpoint_of_another_training_is_refused(tmp_path):
     train(fresh(), DATA, VALIDATION, tmp_path, OPTIONS)
     with pytest.raises(CheckpointError, match="batch"):
         train(fresh(), DATA, VALIDATION, tmp_path, replace(OPTIONS, batch=4))
+
+
+OTHER_DATA = {
+    "pictures": PictureData(ramps(201)[1:], crop=None, flips=False),
+    "crop": replace(DATA, crop=4),
+    "flips": replace(DATA, flips=True),
+    "zoomed": replace(DATA, zoomed=0.5),
+    "zoom_range": replace(DATA, zoom_range=(0.5, 1.0)),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_DATA)
+def test_a_training_does_not_go_on_with_other_pictures_or_crops(tmp_path, monkeypatch, name):
+    interrupted(monkeypatch, tmp_path, OPTIONS, 6)
+    before = (tmp_path / CHECKPOINT_NAME).read_bytes()
+    with pytest.raises(CheckpointError, match=rf"with other {name};"):
+        train(fresh(), OTHER_DATA[name], VALIDATION, tmp_path, OPTIONS)
+    assert (tmp_path / CHECKPOINT_NAME).read_bytes() == before
+
+
+def test_a_checkpoint_that_does_not_know_its_pictures_is_taken_and_then_knows_them(
+    tmp_path, monkeypatch, uninterrupted
+):
+    """Checkpoints of earlier versions recorded none."""
+    interrupted(monkeypatch, tmp_path, OPTIONS, 6)
+    tensors, metadata = load_tensors(tmp_path / CHECKPOINT_NAME)
+    del metadata["data"]
+    save_tensors(tmp_path / CHECKPOINT_NAME, tensors, metadata)
+    flow = fresh()
+    train(flow, DATA, VALIDATION, tmp_path, OPTIONS)
+    assert identical(weights(flow), uninterrupted[0])
+    assert load_tensors(tmp_path / CHECKPOINT_NAME)[1]["data"]["pictures"] == DATA.identity["pictures"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": None}, {"step": "4"}, {"step": -1}, {"step": 4.5}, {"options": None}, {"options": [1]},
+        {"data": [1]}, {"data": None},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_metadata_that_cannot_be_are_refused(tmp_path, monkeypatch, change):
+    interrupted(monkeypatch, tmp_path, OPTIONS, 6)
+    tensors, metadata = load_tensors(tmp_path / CHECKPOINT_NAME)
+    save_tensors(tmp_path / CHECKPOINT_NAME, tensors, metadata | change)
+    with pytest.raises(CheckpointError, match=CHECKPOINT_NAME):
+        train(fresh(), DATA, VALIDATION, tmp_path, OPTIONS)
+
+
+@pytest.mark.parametrize("name", ["adam.999.exp_avg", "adam.x.exp_avg", "adam.0", "muon.0.momentum"])
+def test_states_of_no_weight_are_refused(tmp_path, monkeypatch, name):
+    interrupted(monkeypatch, tmp_path, OPTIONS, 6)
+    tensors, metadata = load_tensors(tmp_path / CHECKPOINT_NAME)
+    save_tensors(tmp_path / CHECKPOINT_NAME, tensors | {name: torch.zeros(7)}, metadata)
+    with pytest.raises(CheckpointError, match=f"state {name.partition(chr(46))[2]} that fits no weight"):
+        train(fresh(), DATA, VALIDATION, tmp_path, OPTIONS)
+
+
+def test_rows_that_are_no_rows_are_dropped(tmp_path, monkeypatch, uninterrupted):
+    interrupted(monkeypatch, tmp_path, OPTIONS, 6)
+    with open(tmp_path / METRICS_NAME, "ab") as stream:
+        stream.write(b'[1]\n3\n{"step": "4"}\n{"step": 4}\n\xff\xfe\n' + b"[" * 100_000 + b"\n")
+    train(fresh(), DATA, VALIDATION, tmp_path, OPTIONS)
+    assert metrics(tmp_path) == uninterrupted[1]
+
+
+def test_a_training_that_diverges_says_so_and_keeps_its_last_checkpoint(tmp_path, monkeypatch):
+    interrupted(monkeypatch, tmp_path, OPTIONS, 6)
+    before, rows = (tmp_path / CHECKPOINT_NAME).read_bytes(), metrics(tmp_path)
+    ruined = training._step
+
+    def step(flow, *arguments) -> None:
+        ruined(flow, *arguments)
+        next(flow.parameters()).data.fill_(torch.nan)
+
+    monkeypatch.setattr(training, "_step", step)
+    with pytest.raises(InputError, match=r"diverged before step 8 .*learning_rate below 0\.003"):
+        train(fresh(), DATA, VALIDATION, tmp_path, OPTIONS)
+    assert (tmp_path / CHECKPOINT_NAME).read_bytes() == before and metrics(tmp_path) == rows
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path):
@@ -333,6 +414,18 @@ def test_the_size_of_the_batches_does_not_matter_to_the_bits():
         {"noise_range": (0.5, 0.1)},
         {"precision": "half"},
         {"optimizer": "sgd"},
+        {"seed": -1},
+        {"seed": 2**32},
+        {"batch": 10**9},
+        {"learning_rate": math.nan},
+        {"learning_rate": math.inf},
+        {"clip": math.nan},
+        {"average": math.nan},
+        {"noised": math.nan},
+        {"told": math.nan},
+        {"denoising": math.inf},
+        {"noise_range": (0.1, math.inf)},
+        {"noise_range": (math.nan, 1.0)},
     ],
     ids=str,
 )

@@ -106,6 +106,33 @@ def test_files_of_somebody_else_are_not_replaced(tmp_path, name):
     assert (tmp_path / name).read_text() == "mine"
 
 
+def test_a_training_that_diverges_leaves_no_prior(tmp_path):
+    with pytest.raises(InputError, match="learning_rate"):
+        fit(tmp_path, replace(OPTIONS, learning_rate=1e30))
+    assert [path.name for path in tmp_path.iterdir()] == ["training"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"levels": 0}, {"levels": -1}, {"levels": 60}, {"levels": True}, {"steps": 0}, {"steps": 10**9},
+        {"hidden": 0}, {"hidden": -1}, {"hidden": 10**6}, {"family": "spline"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_numbers_that_no_flow_has_are_named(wrong):
+    with pytest.raises(InputError, match=rf"flow\.{next(iter(wrong))} = "):
+        FlowOptions(**wrong)
+
+
+@pytest.mark.parametrize("any_size", [False, True])
+def test_levels_that_do_not_divide_the_crop_are_refused_before_a_flow_is_made(tmp_path, any_size):
+    data = replace(TRAINING, crop=4)
+    options = FlowOptions(levels=10, steps=512, hidden=8192, any_size=any_size)
+    with pytest.raises(InputError, match="divisible by 1024"):
+        fit_prior(data, VALIDATION, tmp_path, options, OPTIONS, ORIGIN)
+
+
 def test_another_architecture_is_refused(tmp_path):
     first = fit(tmp_path / "first")
     with pytest.raises(InputError, match="asked for"):

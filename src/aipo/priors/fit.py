@@ -19,7 +19,8 @@ from aipo.flows.training.validation import validate
 from aipo.gaussian import LowRankGaussian, LowRankStationary, StationaryGaussian, log_prob
 from aipo.io.tensors import CONFIG_NAME, TENSORS_NAME, write_atomic
 from aipo.priors.flow_prior import Fitted, FlowPrior
-from aipo.priors.library import SURROGATES, build_flow
+from aipo.priors.library import FAMILIES, SURROGATES, build_flow
+from aipo.priors.soundness import check_architecture, check_finite, check_flow
 from aipo.priors.typicality import LARGEST, fit_typicality
 
 CARD_NAME = "README.md"
@@ -40,6 +41,10 @@ class FlowOptions:
         noise_levels: a flow that is told the noise of its pictures, p(x; τ) (not TarFlow).
         clean_apart: with noise levels, pictures without noise keep the weights that training starts from, as
             they are, and noisy ones get weights of their own. It needs an initial prior and `told = 1`.
+
+    Raises:
+        InputError: a number is below 1 or above what a flow can have (`aipo.priors.soundness`), there is no
+            such family, or `clean_apart` comes without noise levels.
     """
 
     family: Literal["glow", "realnvp", "tarflow"] = "glow"
@@ -51,6 +56,9 @@ class FlowOptions:
     clean_apart: bool = False
 
     def __post_init__(self):
+        check_architecture({**asdict(self), "shape": (1, None, None)})
+        if self.family not in FAMILIES:
+            raise InputError(f"flow.family = {self.family!r}; use one of {', '.join(FAMILIES)}")
         if self.clean_apart and not self.noise_levels:
             raise InputError("clean_apart = True, but the flow knows no noise; set noise_levels too")
 
@@ -92,8 +100,8 @@ def fit_prior(
             levels may also go on from one without.
 
     Raises:
-        InputError: options that do not fit the pictures, an initial prior of another architecture, or files
-            in `out` that the prior's would replace.
+        InputError: options that do not fit the pictures, an initial prior of another architecture, files in
+            `out` that the prior's would replace, or a training that diverged, which leaves no prior.
     """
     _check_free(out)
     if flow_options.clean_apart and (initial is None or options.told < 1):
@@ -104,6 +112,12 @@ def fit_prior(
     channels, height, width = training.shape
     if flow_options.any_size and training.crop is None:
         raise InputError("a prior for any size is trained on crops; set crop, for example 48")
+    factor = 2**flow_options.levels
+    if height % factor or width % factor:
+        raise InputError(
+            f"flow.levels = {flow_options.levels}, but {height} × {width} is not divisible by {factor}; use "
+            "fewer levels, or a crop that is"
+        )
     shape = (channels, None, None) if flow_options.any_size else (channels, height, width)
     architecture: dict[str, Any] = {
         "family": flow_options.family,
@@ -117,11 +131,12 @@ def fit_prior(
     flow = build_flow(architecture)
     if initial is not None:
         _go_on_from(initial, flow, architecture)
-        begin(flow, out / "training", options)
+        begin(flow, training, out / "training", options)
     held_out = validation.batch(seed=1, step=0, size=160)
     train(flow, training, held_out, out / "training", options, device)
     flow.cpu()
     _round_to_half(flow)
+    check_flow(flow)
     alike = replace(validation, zoomed=training.zoomed, zoom_range=training.zoom_range)
     surrogate = _surrogate(training, alike, flow_options.any_size)
     card = {
@@ -143,6 +158,8 @@ def fit_prior(
     }
     prior = FlowPrior(flow, surrogate, card)
     card["typicality"] = fit_typicality(prior.energies, of_sizes(alike, flow_options.any_size)).card()
+    for name in ("validation_bits_per_dim", "typicality"):
+        check_finite(card[name], f"{name} of the trained prior")
     if leads():
         prior.save(out)
         write_atomic(out / CARD_NAME, model_card(card).encode())
@@ -206,8 +223,10 @@ def _thinned(points: list[tuple[int, float]], most: int = 50) -> list[tuple[int,
 def _round_to_half(flow: torch.nn.Module) -> None:
     """The weights as they will be stored, so that every figure on the card is theirs."""
     with torch.no_grad():
-        for tensor in flow.state_dict().values():
+        for name, tensor in flow.state_dict().items():
             tensor.copy_(tensor.half().float())
+            if not bool(torch.isfinite(tensor).all()):
+                raise InputError(f"{name} is too large to be stored; train with a smaller learning_rate")
 
 
 def _surrogate(data: PictureData, validation: PictureData, any_size: bool) -> Fitted:

@@ -4,19 +4,17 @@ A batch depends only on the seed and the step. A training that goes on after a s
 pictures as one that never stopped.
 """
 
-import gzip
+import hashlib
 import io
 import os
-import struct
-import tarfile
-import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,11 +24,14 @@ from tqdm import tqdm
 
 from aipo.basics.arrays import Images
 from aipo.basics.errors import InputError
+from aipo.flows.training.archives import members, read_idx
 from aipo.io.images import read_image
 
 # How many batches are prepared at the same time. A GPU takes a batch every few milliseconds, a CPU one every
 # second.
 PREPARED = max(1, min(8, (os.cpu_count() or 1) // 2))
+# Part of the memory that training pictures may take.
+SHARE = 0.75
 T = TypeVar("T")
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
@@ -43,56 +44,58 @@ def load_pictures(source: str | Path) -> list[np.ndarray]:
             an idx file of images (MNIST's format, gzipped or not).
 
     Raises:
-        InputError: the source has nothing usable.
+        InputError: the source has nothing usable, or more than the memory holds.
     """
     source = Path(source)
-    if not source.exists():
-        raise InputError(f"training data {source} does not exist; give a folder, a tar or an idx file")
-    if source.is_file():
-        return _read_tar(source) if source.suffix == ".tar" else list(_read_idx(source)[:, None])
-    tars = sorted(source.glob("*.tar"))
+    try:
+        if not source.exists():
+            raise InputError(f"training data {source} does not exist; give a folder, a tar or an idx file")
+        if source.is_file() and source.suffix != ".tar":
+            return list(read_idx(source)[:, None])
+        tars = [source] if source.is_file() else sorted(source.glob("*.tar"))
+        files = [] if tars else sorted(p for p in source.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
+    except OSError as error:
+        raise InputError(f"training data {source} cannot be read ({error.strerror}); check it") from error
     if tars:
-        return [picture for tar in tqdm(tars, desc="reading tars") for picture in _read_tar(tar)]
-    files = sorted(path for path in source.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+        return _held(picture for tar in tqdm(tars, desc="reading tars") for picture in _read_tar(tar))
     if not files:
         raise InputError(f"{source} has no pictures or tars; expected files such as .png, .jpg or .tar")
-    return [_as_bytes(read_image(path)) for path in tqdm(files, desc="reading pictures")]
+    return _held(_as_bytes(read_image(path)) for path in tqdm(files, desc="reading pictures"))
 
 
 def _as_bytes(image: Tensor) -> np.ndarray:
     return (image * 255).round().to(torch.uint8).numpy()
 
 
-def _read_tar(path: Path) -> list[np.ndarray]:
-    pictures = []
-    try:
-        with tarfile.open(path) as tar:
-            for member in tar:
-                if member.isfile() and Path(member.name).suffix.lower() in PICTURE_SUFFIXES:
-                    stream = tar.extractfile(member)
-                    assert stream is not None
-                    data = io.BytesIO(stream.read())
-                    pictures.append(_as_bytes(read_image(data, f"{path}:{member.name}")))
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        raise InputError(f"{path} is not a readable tar ({error}); restore it") from error
-    if not pictures:
+def _read_tar(path: Path) -> Iterator[np.ndarray]:
+    found = False
+    for name, content in members(path, PICTURE_SUFFIXES):
+        found = True
+        yield _as_bytes(read_image(io.BytesIO(content), f"{path}:{name}"))
+    if not found:
         raise InputError(f"{path} holds no pictures; expected files such as .png or .jpg in the tar")
-    return pictures
 
 
-def _read_idx(path: Path) -> np.ndarray:
-    """Read an idx file of images, uint8 (N, H, W) (format: http://yann.lecun.com/exdb/mnist)."""
-    raw = path.read_bytes()
+def _held(pictures: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """The pictures, if together they leave the memory some room; a few small files can unpack to a lot."""
+    held, size, most = [], 0, int(SHARE * _memory())
+    for picture in pictures:
+        size += picture.nbytes
+        if size > most:
+            raise InputError(
+                f"after {len(held):,} pictures the training data take {size:,} bytes of {most:,}; use fewer, "
+                "or smaller ones"
+            )
+        held.append(picture)
+    return held
+
+
+def _memory() -> int:
+    """Bytes of memory of this machine; where the system does not tell, those of a small one."""
     try:
-        data = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-        magic, count, height, width = struct.unpack(">IIII", data[:16])
-    except (OSError, EOFError, struct.error, zlib.error) as error:
-        raise InputError(
-            f"{path} is not a readable idx file ({error}); give a folder, a tar or idx"
-        ) from error
-    if magic != 2051 or len(data) != 16 + count * height * width or len(data) == 16:
-        raise InputError(f"{path} is not an idx file of images (magic number {magic}, {len(data)} bytes)")
-    return np.frombuffer(data, np.uint8, offset=16).reshape(count, height, width)
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 2**34
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,16 @@ class PictureData:
         """(C, H, W) of the crops."""
         channels, height, width = self.pictures[0].shape
         return (channels, self.crop or height, self.crop or width)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What tells these crops from others: a SHA-256 of the pictures, and how crops are made of them."""
+        digest = hashlib.sha256()
+        for picture in self.pictures:
+            digest.update(repr(picture.shape).encode())
+            digest.update(np.ascontiguousarray(picture).data)
+        how = {"crop": self.crop, "flips": self.flips, "zoomed": self.zoomed, "zoom_range": self.zoom_range}
+        return {"pictures": digest.hexdigest()} | how
 
     def batch(self, seed: int, step: int, size: int) -> Tensor:
         """`size` crops, uint8 (size, C, H, W), determined by (seed, step)."""

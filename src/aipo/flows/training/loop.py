@@ -6,31 +6,37 @@ pictures may give them an energy of 10⁸ nats and more. A flow that is told the
 restore noisy pictures (`aipo.flows.training.loss`).
 """
 
-import json
 import math
 from copy import deepcopy
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from aipo.basics.errors import CheckpointError, InputError
+from aipo.basics.errors import InputError
 from aipo.flows import Flow
 from aipo.flows.training.batches import Batch, draw
+from aipo.flows.training.checkpoint import (
+    CHECKPOINT_NAME,
+    METRICS_NAME,
+    Optimizers,
+    checkpoint,
+    curve,
+    keep_metrics,
+    record,
+    resume,
+)
 from aipo.flows.training.data import PictureData, ahead
 from aipo.flows.training.distributed import average_gradients, leads, meet, share
 from aipo.flows.training.loss import Loss
 from aipo.flows.training.muon import Muon
 from aipo.flows.training.options import TrainingOptions
 from aipo.flows.training.validation import bits_per_dim, validate
-from aipo.io.tensors import load_state, load_tensors, save_tensors, write_atomic
 
-CHECKPOINT_NAME = "checkpoint.safetensors"
-METRICS_NAME = "metrics.jsonl"
 RATES = {"adam": 1.0, "muon": 20.0}  # the rate of each optimiser, in units of the learning rate
-Optimizers = dict[str, torch.optim.Optimizer]
+
+__all__ = ["CHECKPOINT_NAME", "METRICS_NAME", "TrainingOptions", "begin", "curve", "train"]
 
 
 def train(
@@ -56,8 +62,9 @@ def train(
         Validation bits per dimension of the averaged weights.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read, or is of a training with other options.
-        InputError: the options tell the noise to a flow without noise levels.
+        CheckpointError: the checkpoint cannot be read, or is of a training with other options or pictures.
+        InputError: the options tell the noise to a flow without noise levels; or training has diverged, and
+            the checkpoint stays the last one before.
     """
     if options.told and not flow.noise_levels:
         raise InputError(f"told = {options.told}, but this flow has no noise levels; set flow.noise_levels")
@@ -65,12 +72,12 @@ def train(
     flow.to(device)
     average = deepcopy(flow)
     optimizers = _optimizers(flow, options)
-    start = _resume(out, flow, average, optimizers, options)
+    start = resume(out, flow, average, optimizers, options, data)
     if start is None:
         start = 0
         first = draw(data, 0, options)
         flow.initialise(torch.cat((first.pictures, first.noisy)).to(device))
-        _keep_metrics(out, 0)
+        keep_metrics(out, 0)
     bits, derive = math.nan, Loss(flow, options)
     batches = ahead(lambda step: _ready(draw(data, step, options), device), start, options.steps)
     progress = tqdm(batches, initial=start, total=options.steps, desc="training", disable=not leads())
@@ -82,21 +89,32 @@ def train(
         if due and leads():
             figures = validate(average, validation.to(device))
             bits = figures["validation_bits_per_dim"]
+            _check_sound(flow, average, bits, step + 1, options)
             row = {"step": step + 1, "loss": loss.item(), **figures}
-            _record(out, row)
-            _checkpoint(out, step + 1, flow, average, optimizers, options)
+            record(out, row)
+            checkpoint(out, step + 1, flow, average, optimizers, options, data)
             progress.set_postfix(loss=f"{row['loss']:.3f}", bits=f"{bits:.3f}")
     meet()
     flow.load_state_dict(average.state_dict())
     return bits_per_dim(flow, validation.to(device)) if math.isnan(bits) else bits
 
 
-def begin(flow: Flow, out: Path, options: TrainingOptions) -> None:
+def begin(flow: Flow, data: PictureData, out: Path, options: TrainingOptions) -> None:
     """Make a training in `out` start from the weights of this flow; one that has begun is left as it is."""
     if leads() and not (out / CHECKPOINT_NAME).exists():
         out.mkdir(parents=True, exist_ok=True)
-        _checkpoint(out, 0, flow, deepcopy(flow), _optimizers(flow, options), options)
+        checkpoint(out, 0, flow, deepcopy(flow), _optimizers(flow, options), options, data)
     meet()
+
+
+def _check_sound(flow: Flow, average: Flow, bits: float, step: int, options: TrainingOptions) -> None:
+    """Refuse weights that training has ruined: a single bad batch is left out, a rate too large is not."""
+    weights = [*flow.state_dict().values(), *average.state_dict().values()]
+    if not math.isfinite(bits) or not all(bool(torch.isfinite(weight).all()) for weight in weights):
+        raise InputError(
+            f"training diverged before step {step} (bits per dimension on held-out pictures: {bits}); train "
+            f"into another folder with a learning_rate below {options.learning_rate:g}"
+        )
 
 
 def _optimizers(flow: Flow, options: TrainingOptions) -> Optimizers:
@@ -139,84 +157,3 @@ def _step(flow: Flow, optimizers: Optimizers, step: int, options: TrainingOption
             parameter.grad.masked_fill_(bad, 0.0)
     for optimizer in optimizers.values():
         optimizer.step()
-
-
-def curve(out: Path) -> list[tuple[int, float]]:
-    """Steps and validation bits per dimension of a training in `out`, from its beginning."""
-    rows = map(json.loads, (out / METRICS_NAME).read_text().splitlines())
-    return [(row["step"], round(row["validation_bits_per_dim"], 4)) for row in rows]
-
-
-def _checkpoint(
-    out: Path,
-    step: int,
-    flow: nn.Module,
-    average: nn.Module,
-    optimizers: Optimizers,
-    options: TrainingOptions,
-) -> None:
-    tensors = {f"flow.{name}": value for name, value in flow.state_dict().items()}
-    tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
-    for optimizer_name, optimizer in optimizers.items():
-        for index, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"{optimizer_name}.{index}.{name}": value for name, value in state.items()}
-    save_tensors(out / CHECKPOINT_NAME, tensors, {"step": step, "options": asdict(options)})
-
-
-def _resume(
-    out: Path, flow: nn.Module, average: nn.Module, optimizers: Optimizers, options: TrainingOptions
-) -> int | None:
-    """Load the checkpoint and return the step from which to go on; None if there is no checkpoint."""
-    path = out / CHECKPOINT_NAME
-    if not path.exists():
-        return None
-    tensors, metadata = load_tensors(path)
-    groups: dict[str, dict[str, Tensor]] = {name: {} for name in ("flow", "average", *optimizers)}
-    for name, tensor in tensors.items():
-        group, rest = name.split(".", 1)
-        groups.setdefault(group, {})[rest] = tensor
-    defaults, wanted = (json.loads(json.dumps(asdict(o))) for o in (TrainingOptions(), options))
-    begun = defaults | metadata["options"]  # options that came later had no effect
-    free = {"steps", "validate_every"}
-    changed = [name for name in wanted if name not in free and begun[name] != wanted[name]]
-    if changed:
-        raise CheckpointError(
-            f"{path} is of a training with other {', '.join(changed)}; use the same options or another folder"
-        )
-    load_state(flow, groups["flow"], str(path))
-    load_state(average, groups["average"], str(path))
-    for name, optimizer in optimizers.items():
-        _load_optimizer(optimizer, groups[name])
-    _keep_metrics(out, metadata["step"])
-    return int(metadata["step"])
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        index, key = name.split(".")
-        state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _record(out: Path, row: dict[str, float]) -> None:
-    with open(out / METRICS_NAME, "a") as stream:
-        stream.write(json.dumps(row) + "\n")
-
-
-def _keep_metrics(out: Path, step: int) -> None:
-    """Drop the rows after the step from which training goes on; they will be written again."""
-    if not leads():
-        return
-    path = out / METRICS_NAME
-    lines = path.read_text().splitlines() if path.exists() else []
-    kept = [line for line in lines if _step_of(line) <= step]
-    write_atomic(path, "".join(line + "\n" for line in kept).encode())
-
-
-def _step_of(line: str) -> float:
-    """The step of a row; infinite for a line that was cut short."""
-    try:
-        return json.loads(line)["step"]
-    except ValueError:
-        return math.inf

@@ -1,11 +1,14 @@
 """How a flow is trained."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from aipo.basics.errors import InputError
 from aipo.flows import Precision, check_precision
 from aipo.flows.conditional import LEVELS
+
+MOST_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True)
@@ -14,7 +17,7 @@ class TrainingOptions:
 
     Args:
         steps: number of optimiser steps, at least 1.
-        batch: pictures per step, of all processes together, at least 1.
+        batch: pictures per step, of all processes together, from 1 to 65,536.
         learning_rate: rate of Adam after the warm-up, 0 or more; it falls to zero along a cosine. Muon's rate
             is twenty times as large.
         warmup: steps over which the learning rate rises from zero, at least 1.
@@ -30,7 +33,7 @@ class TrainingOptions:
             drawn log-uniformly.
         denoising: weight of the denoising error of these pictures beside their −log p per dimension, 0 or
             more (see `aipo.flows.training.loss`).
-        seed: determines weights, batches and noise.
+        seed: determines weights, batches and noise, from 0 to 2³² − 1.
         optimizer: "muon" (Muon for the weights of the networks, Adam for everything else) or "adam".
         precision: "float32" or "bfloat16", of the coupling networks; the map itself is always float32.
         validate_every: steps between validations and checkpoints, at least 1.
@@ -59,19 +62,23 @@ class TrainingOptions:
         for name in ("steps", "batch", "warmup", "validate_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} = {getattr(self, name)}; it must be at least 1")
-        if self.learning_rate < 0 or self.clip <= 0:
+        if self.batch > MOST_AT_ONCE or not 0 <= self.seed < 2**32:
+            raise InputError(
+                f"batch = {self.batch}, seed = {self.seed}; use at most {MOST_AT_ONCE}, and 0 to 2³² − 1"
+            )
+        if not (0 <= self.learning_rate < math.inf and 0 < self.clip < math.inf):
             raise InputError(
                 f"learning_rate = {self.learning_rate}, clip = {self.clip}; use 0 or more, above 0"
             )
         if not (0 <= self.average < 1 and 0 <= self.noised <= 1):
             raise InputError(f"average = {self.average} and noised = {self.noised} must be in [0, 1), [0, 1]")
-        if min(self.told, self.denoising) < 0 or self.told + self.noised > 1:
+        if not (0 <= self.told <= 1 and self.told + self.noised <= 1 and 0 <= self.denoising < math.inf):
             raise InputError(
                 f"told = {self.told}, denoising = {self.denoising}; use 0 or more, told + noised at most 1"
             )
         if not LEVELS[0] <= self.told_range[0] <= self.told_range[1] <= LEVELS[1]:
             raise InputError(f"told_range = {self.told_range}; use {LEVELS[0]} <= smallest <= largest <= 1")
-        if not 0 < self.noise_range[0] <= self.noise_range[1]:
+        if not 0 < self.noise_range[0] <= self.noise_range[1] < math.inf:
             raise InputError(f"noise_range = {self.noise_range}; use 0 < smallest <= largest")
         if self.optimizer not in ("muon", "adam"):
             raise InputError(f"optimizer = {self.optimizer!r}; use muon or adam")
