@@ -64,7 +64,7 @@ def test_every_noise_model_of_the_page_restores(restored):
     for likelihood, result in restored:
         name = type(likelihood).__name__
         assert torch.isfinite(result.image).all(), name
-        gaussian = name in ("Gaussian", "Heteroscedastic", "Coloured")
+        gaussian = name in ("Gaussian", "Heteroscedastic", "Coloured", "Correlated")
         assert result.criterion == ("sure" if gaussian else "discrepancy"), name
         if name != "OneBit":
             error, before = ((v - x).square().mean() for v in (result.image, likelihood.y))
