@@ -20,6 +20,7 @@ ROOMS = [
     "gaussian",
     "noise",
     "io",
+    "bulk",
     "flows",
     "flows.training",
     "priors",

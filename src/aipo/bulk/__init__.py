@@ -1,0 +1,1 @@
+"""Many pictures: one commit protocol, and engines that run the work."""
