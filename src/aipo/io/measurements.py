@@ -1,6 +1,6 @@
 """Measurement files: a measurement and all that restoring it needs, in safetensors and JSON, no pickle."""
 
-from collections.abc import Callable
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,27 +9,13 @@ from torch import Tensor
 
 from aipo import likelihoods
 from aipo.basics.errors import InputError
+from aipo.io.files import reason
+from aipo.io.instruments import described, made
 from aipo.io.tensors import load_tensors, save_tensors
 from aipo.likelihoods import Likelihood
-from aipo.operators import (
-    Blur,
-    Composition,
-    Downsampling,
-    Filter,
-    FourierMask,
-    FourierSensing,
-    GaussianSensing,
-    Grey,
-    Identity,
-    LinearOperator,
-    Magnitude,
-    Mask,
-    Operator,
-    Radon,
-    Stack,
-)
 
 FORMAT = "aipo measurement 1"
+LONGEST_TASK = 100
 
 NOISE = {
     kind.__name__: kind
@@ -52,24 +38,17 @@ NOISE = {
 }
 
 
-# Operators that are made of others, each made from its parts.
-_COMBINED: dict[str, Callable[..., Operator]] = {
-    "Composition": Composition,
-    "Stack": Stack,
-    "Magnitude": Magnitude,
-}
-
-
 def save_measurement(path: str | Path, task: str, likelihood: Likelihood) -> None:
     """Write a measurement; the file keeps the seed of a sensing matrix instead of the matrix.
 
     Raises:
-        InputError: numbers alone do not describe the operator or the noise model.
+        InputError: numbers alone do not describe the operator or the noise model, or the place cannot be
+            written to.
     """
     noise = type(likelihood).__name__
     if noise not in NOISE:
         raise InputError(f"{noise} noise cannot be written to a file; keep the likelihood in Python")
-    tensors, numbers = _described(likelihood.operator)
+    tensors, numbers = described(likelihood.operator)
     parameters: dict[str, Any] = {}
     for name in (*likelihood.per_image, *likelihood.shared):
         value = getattr(likelihood, name)
@@ -78,115 +57,70 @@ def save_measurement(path: str | Path, task: str, likelihood: Likelihood) -> Non
         else:
             parameters[name] = value
     metadata = {"format": FORMAT, "task": task, "noise": noise, "parameters": parameters, **numbers}
-    save_tensors(Path(path), tensors | {"y": likelihood.y}, metadata)
+    try:
+        save_tensors(Path(path), tensors | {"y": likelihood.y}, metadata)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {reason(error)}; give a writable place") from error
 
 
-def load_measurement(path: str | Path) -> tuple[str, Likelihood]:
-    """Read the task and the likelihood of a measurement file.
+def load_measurement(path: str | Path, dtype: torch.dtype = torch.float32) -> tuple[str, Likelihood]:
+    """Read the task and the likelihood of a measurement file, which may hold a batch of measurements.
+
+    A checksum tells that the file is whole, not that it makes sense: sizes are compared before anything is
+    built, and every number is bounded.
+
+    Args:
+        dtype: of the values and of the noise's parameters; priors are evaluated in float32.
 
     Raises:
-        InputError: it is not a measurement file, or this machine draws another sensing matrix from the seed.
+        InputError: it is not a measurement file, its content cannot be, or this machine draws another sensing
+            matrix from the seed.
         CheckpointError: the file is damaged.
     """
     tensors, metadata = load_tensors(Path(path))
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path} is not a measurement file; make one with aipo measure")
     try:
-        operator = _operator(tensors, metadata, path)
-        noise = metadata["noise"]
-        if noise not in NOISE:
-            raise InputError(f"{path} has {noise} noise, which this version does not know; update aipo")
-        kind = NOISE[noise]
-        given = {**metadata["parameters"], **tensors}
-        return metadata["task"], kind(
-            operator, *(given[name] for name in ("y", *kind.shared, *kind.per_image))
-        )
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path} is incomplete ({error!r}); measure again") from error
+        return _read(tensors, metadata, dtype)
+    except KeyError as error:
+        raise InputError(f"{path} is incomplete (it has no {error}); measure again") from error
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, MemoryError, AttributeError) as error:
+        told = str(error) if isinstance(error, InputError) else repr(error)[:200]
+        raise InputError(f"{path} cannot be used: {told}; measure again") from error
 
 
-def _described(operator: Operator) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the numbers that a file keeps of an operator and, inside, of its parts."""
-    kind = type(operator).__name__
-    if kind not in _OPERATORS and kind not in _COMBINED:
-        raise InputError(f"a measurement of {kind} cannot be written to a file; keep it in Python")
-    parts = [_described(part) for part in _parts(operator)]
-    tensors = {f"{i}.{name}": value for i, part in enumerate(parts) for name, value in part[0].items()}
-    numbers = {"operator": kind, "shape": operator.shape, **_numbers(operator)}
-    if parts:
-        numbers["parts"] = [part[1] for part in parts]
-    return tensors | _tensors(operator), numbers
+def load_each(path: str | Path, dtype: torch.dtype = torch.float32) -> tuple[str, list[Likelihood]]:
+    """As `load_measurement`, but every measurement of the batch as a batch of one, in their order."""
+    task, likelihood = load_measurement(path, dtype)
+    return task, [likelihood.select(torch.tensor([index])) for index in range(len(likelihood))]
 
 
-def _parts(operator: Operator) -> tuple[Operator, ...]:
-    if isinstance(operator, Composition | Stack):
-        return tuple(operator.operators)
-    return (operator.linear,) if isinstance(operator, Magnitude) else ()
+def _read(tensors: dict[str, Tensor], metadata: dict[str, Any], dtype: torch.dtype) -> tuple[str, Likelihood]:
+    task, noise, parameters = metadata["task"], metadata["noise"], metadata["parameters"]
+    if not isinstance(task, str) or len(task) > LONGEST_TASK:
+        raise InputError(f"its task is no text of at most {LONGEST_TASK} letters")
+    if noise not in NOISE:
+        raise InputError(f"it has {str(noise)[:50]} noise, which this version does not know; update aipo")
+    kind = NOISE[noise]
+    names = ("y", *kind.shared, *kind.per_image)
+    given: dict[str, Any] = {name: _given(name, parameters, tensors, dtype) for name in names}
+    y = given["y"]
+    if not isinstance(y, Tensor) or y.ndim < 2:
+        raise InputError("its y is no batch of measurements")
+    return task, kind(made(tensors, metadata, y.shape[1:]), *given.values())
 
 
-def _tensors(operator: Operator) -> dict[str, Tensor]:
-    """The tensors that a file keeps of an operator."""
-    if isinstance(operator, Mask | FourierMask):
-        return {"mask": operator.mask}
-    if isinstance(operator, Blur):
-        return {"kernel": operator.kernel}
-    if isinstance(operator, Filter):
-        return {"transfer": torch.view_as_real(operator.transfer.to(torch.complex128))}
-    return {"degrees": operator.degrees} if isinstance(operator, Radon) else {}
-
-
-def _numbers(operator: Operator) -> dict[str, Any]:
-    """The numbers that a file keeps of an operator."""
-    if isinstance(operator, GaussianSensing):
-        return {
-            "measurements": operator.measurements,
-            "seed": operator.seed,
-            "fingerprint": operator.fingerprint(),
-        }
-    if isinstance(operator, FourierSensing):
-        return {"measurements": operator.measurements, "seed": operator.seed}
-    if isinstance(operator, Downsampling):
-        return {"factor": operator.factor}
-    return {"weights": operator.weights} if isinstance(operator, Grey) else {}
-
-
-# How each operator is made from its shape, tensors and numbers.
-_OPERATORS: dict[str, Callable[[tuple[int, int, int], dict, dict], LinearOperator]] = {
-    "Identity": lambda shape, tensors, numbers: Identity(shape),
-    "Mask": lambda shape, tensors, numbers: Mask(tensors["mask"]),
-    "GaussianSensing": lambda shape, tensors, numbers: GaussianSensing(
-        shape, numbers["measurements"], numbers["seed"]
-    ),
-    "FourierSensing": lambda shape, tensors, numbers: FourierSensing(
-        shape, numbers["measurements"], numbers["seed"]
-    ),
-    "Blur": lambda shape, tensors, numbers: Blur(shape, tensors["kernel"]),
-    "Filter": lambda shape, tensors, numbers: Filter(shape, torch.view_as_complex(tensors["transfer"])),
-    "Downsampling": lambda shape, tensors, numbers: Downsampling(shape, numbers["factor"]),
-    "Grey": lambda shape, tensors, numbers: Grey(shape, tuple(numbers["weights"])),
-    "FourierMask": lambda shape, tensors, numbers: FourierMask(shape, tensors["mask"]),
-    "Radon": lambda shape, tensors, numbers: Radon(shape, tensors["degrees"]),
-}
-
-
-def _operator(tensors: dict[str, Tensor], metadata: dict[str, Any], path: str | Path) -> Operator:
-    kind = metadata["operator"]
-    if kind in _COMBINED:
-        return _COMBINED[kind](
-            *(_operator(_inside(tensors, i), part, path) for i, part in enumerate(metadata["parts"]))
-        )
-    if kind not in _OPERATORS:
-        raise InputError(f"{path} was measured by {kind}, which this version does not know; update aipo")
-    operator = _OPERATORS[kind](tuple(metadata["shape"]), tensors, metadata)
-    if isinstance(operator, GaussianSensing) and operator.fingerprint() != metadata["fingerprint"]:
-        raise InputError(
-            f"seed {metadata['seed']} of {path} gives another matrix with this NumPy; restore it with the "
-            "version that measured it"
-        )
-    return operator
-
-
-def _inside(tensors: dict[str, Tensor], index: int) -> dict[str, Tensor]:
-    """The tensors of one part, under the names that the part itself uses."""
-    prefix = f"{index}."
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+def _given(name: str, parameters: Any, tensors: dict[str, Tensor], dtype: torch.dtype) -> float | Tensor:
+    """A parameter of the noise, or y: finite numbers, in one precision."""
+    if name in tensors:
+        tensor = tensors[name]
+        if not tensor.is_floating_point():
+            raise InputError(f"its {name} is {tensor.dtype}, not floating-point numbers")
+        tensor = tensor.to(dtype)
+        if not bool(torch.isfinite(tensor).all()):
+            raise InputError(f"its {name} has values that are NaN or infinite")
+        return tensor
+    value = parameters[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"its {name} is {str(value)[:50]}, no finite number")
+    return value
