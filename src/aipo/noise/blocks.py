@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.fft import dctn
+from scipy.ndimage import convolve
 
 # Side of a block, and the most blocks that are looked at.
 SIDE, MOST = 8, 8_000
@@ -100,17 +101,28 @@ def powers(found: Blocks) -> Powers:
         scale = np.einsum("ccij->cij", smooth) + FLOOR
     share = texture_share(smooth, busy)
     noise = np.asarray(smooth - share * busy) / (1 - share)
-    return Powers(_mended(noise), smooth, count, chosen)
+    return Powers(_mended(_averaged(noise)), smooth, count, chosen)
+
+
+def powers_of_noise(found: Blocks) -> Powers:
+    """What all blocks of a picture of noise alone say of it."""
+    d = found.coefficients
+    moments = np.einsum("ncij,ndij->cdij", d, d) / len(d)
+    return Powers(_mended(moments), moments, len(d), np.ones(len(d), bool))
 
 
 def texture_share(smooth: np.ndarray, busy: np.ndarray) -> float:
-    """r: the largest share of the busy blocks' power for which no ring of smooth ones has less, at most ½."""
+    """r: the largest share of the busy blocks' power for which no ring of smooth ones has less.
+
+    Where smooth and busy blocks hold about the same, there is little texture and r is small again.
+    """
     ratios = []
     for ring in range(RINGS.max() + 1):
         here = (ring == RINGS) & (RADIUS > 0)
         low, high = (np.einsum("ccij->ij", part)[here].sum() for part in (smooth, busy))
         ratios.append(low / high)
-    return min(min(ratios), 0.5)
+    least = min(min(ratios), 1.0)
+    return least * (1 - least)
 
 
 def _moments(d: np.ndarray, scale: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -135,9 +147,27 @@ def _power(d: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.einsum("ncij,ncij,cij->n", d, d, weights, optimize=True) / np.count_nonzero(weights)
 
 
+def _averaged(moments: np.ndarray) -> np.ndarray:
+    """Means over neighbouring frequencies, which steady what few blocks say; the mean's own is left out."""
+    kernel = np.outer((1, 2, 1), (1, 2, 1))[None, None]
+    known = np.broadcast_to(RADIUS > 0, moments.shape).astype(float)
+    total, weight = (
+        convolve(part, kernel, mode="constant") for part in (np.where(RADIUS > 0, moments, 0.0), known)
+    )
+    return total / weight
+
+
 def _mended(noise: np.ndarray) -> np.ndarray:
-    """Positive definite moments; in the first ring, where texture hides noise, as strong as in the second."""
+    """Positive definite moments; in the first ring, where texture hides noise, as the next two foretell.
+
+    The logarithm of the power of a Gaussian kernel falls with the square of frequency.
+    """
     second = noise[:, :, RINGS == 1].mean(-1)
+    third = noise[:, :, RINGS == 2].mean(-1)
+    squares = [float((RADIUS[ring == RINGS] ** 2).mean()) for ring in range(3)]
+    slope = (squares[1] - squares[0]) / (squares[2] - squares[1])
+    rise = max(np.trace(second), FLOOR) / max(np.trace(third), FLOOR)
+    second = second * np.clip(rise**slope, 1, 2)
     weak = (RINGS == 0) & (np.einsum("ccij->ij", noise) < np.trace(second)) | (RADIUS == 0)
     noise = np.where(weak, second[:, :, None, None], noise)
     values, vectors = np.linalg.eigh(np.moveaxis(noise, (0, 1), (2, 3)))

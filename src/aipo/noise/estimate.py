@@ -9,14 +9,12 @@ from torch import Tensor
 from aipo.basics.arrays import Measurements
 from aipo.basics.errors import InputError
 from aipo.likelihoods import Likelihood
-from aipo.noise import level
-from aipo.noise.blocks import LEAST, Blocks, blocks, powers
+from aipo.noise.blocks import LEAST, blocks, powers
+from aipo.noise.choice import brightness, chosen, few
 from aipo.noise.impulses import impulses
-from aipo.noise.models import ALIKE, Light, Model, Stationary, Striped, White
+from aipo.noise.models import Model
 from aipo.noise.pixels import filled, telling
-from aipo.noise.signal import line
-from aipo.noise.spectrum import at_frequencies, is_noise, is_white
-from aipo.noise.stripes import Stripes, stripes
+from aipo.noise.stripes import stripes
 from aipo.operators import Mask, Operator
 
 
@@ -78,7 +76,7 @@ def estimate_noise(image: Tensor, known: Tensor | None = None) -> Noise:
 
     Source: see the modules beside this one.
     """
-    picture, known_entries = _checked(image, known)
+    picture, known_entries = checked(image, known)
     bad = impulses(picture, known_entries)
     usable = known_entries & ~bad
     if not usable.any():
@@ -88,67 +86,29 @@ def estimate_noise(image: Tensor, known: Tensor | None = None) -> Noise:
     tells = telling(whole, known_entries)
     found = stripes(whole, tells)
     cut = blocks(found.subtracted(whole) if found else whole, tells)
-    model, words = _model(picture, usable & tells, cut, found)
-    share = float(bad[known_entries].mean())
+    if len(cut) < LEAST:
+        model, words = few(picture, usable & tells)
+    else:
+        model, words = chosen(cut, powers(cut), found, brightness(picture, usable & tells))
+    return told(model, words, bad, known_entries)
+
+
+def told(model: Model, words: str, bad: np.ndarray, known: np.ndarray) -> Noise:
+    """The noise with a sentence on it.
+
+    Args:
+        model: of all entries but impulses.
+        words: on the model, a clause.
+        bad: impulses, boolean (H, W, C).
+        known: boolean (H, W, C).
+    """
+    share = float(bad[known].mean())
     if share:
         words = f"{100 * share:.2g} % of the entries are impulses, which count as lost; {words}"
     return Noise(model, torch.from_numpy(bad.transpose(2, 0, 1).copy()), f"{words[0].upper()}{words[1:]}.")
 
 
-def _model(picture: np.ndarray, usable: np.ndarray, cut: Blocks, found: Stripes | None) -> tuple[Model, str]:
-    """The noise of entries that are no impulses, and what it is."""
-    if len(cut) < LEAST:
-        deviations = level.from_pairs(picture, usable)
-        if deviations is None:
-            raise InputError("the noise cannot be estimated from pixels that stand alone; give its sigma")
-        white = White(torch.from_numpy(deviations).float())
-        return white, f"the noise is taken as white, {_strength(white.deviations)}; few pixels tell of it"
-    power = powers(cut)
-    if found is not None:
-        striped = Striped(torch.from_numpy(level.fine(power)).float(), found.covariance, found.axis)
-        lines = "columns" if found.axis == 1 else "rows"
-        offsets = float(np.diag(found.covariance).mean()) ** 0.5
-        return (
-            striped,
-            f"whole {lines} are offset, standard deviation {offsets:.3f}, beside white noise, "
-            + (_strength(striped.white)),
-        )
-    if not is_noise(power, cut):
-        white = White(torch.from_numpy(level.without_texture(power)).float())
-        return white, f"there is little noise, {_strength(white.deviations)}; fine detail is texture"
-    if not is_white(power):
-        stationary = Stationary(power.noise)
-        across = _width(power.noise)
-        return stationary, (
-            f"the noise looks coloured (correlated over about {across} pixels), "
-            f"{_strength(stationary.deviations)}"
-        )
-    light = line(cut)
-    if light is not None and light.clear:
-        means = [picture[..., c][usable[..., c]].mean() for c in range(picture.shape[-1])]
-        model = Light(light.slope, light.offset, torch.tensor(means).float())
-        photons = f"white is about {1 / light.slope:.0f} photons"
-        return model, f"the noise grows with brightness ({photons}), {_strength(model.deviations)}"
-    white = White(torch.from_numpy(level.fine(power)).float())
-    return white, f"the noise looks white, {_strength(white.deviations)}"
-
-
-def _strength(deviations: Tensor) -> str:
-    if float(deviations.max()) <= (1 + ALIKE) * float(deviations.min()):
-        return f"standard deviation {float(deviations.square().mean()) ** 0.5:.3f}"
-    return f"standard deviation {', '.join(f'{value:.3f}' for value in deviations.tolist())} per channel"
-
-
-def _width(moments: np.ndarray) -> int:
-    """Over how many pixels noise is correlated: the width at which its covariance falls to a tenth."""
-    power = at_frequencies(moments, 32, 32).diagonal(dim1=0, dim2=1).sum(-1)
-    covariance = torch.fft.ifft2(power).real
-    far = ((covariance / covariance[0, 0]).abs() > 0.1).nonzero()
-    offset = torch.minimum(far, 32 - far)
-    return 1 + int(offset.max())
-
-
-def _checked(image: Tensor, known: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+def checked(image: Tensor, known: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
     """The picture and which of it is known, both (H, W, C)."""
     if image.ndim != 3 or not image.is_floating_point() or image.numel() == 0:
         raise InputError(

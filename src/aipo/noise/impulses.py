@@ -17,12 +17,13 @@ SPREADS, FARTHER = 5.0, 0.06
 LEAST_SHARE = 0.004
 
 
-def impulses(picture: np.ndarray, known: np.ndarray) -> np.ndarray:
+def impulses(picture: np.ndarray, known: np.ndarray, least: float = LEAST_SHARE) -> np.ndarray:
     """Entries that are impulses, boolean (H, W, C); none if they are too few to be noise.
 
     Args:
         picture: (H, W, C), 0 and 1 being the ends of its range.
         known: boolean (H, W, C).
+        least: the share of entries from which they are noise.
     """
     low, high = known & (picture <= HALF_LEVEL), known & (picture >= 1 - HALF_LEVEL)
     ends = low | high
@@ -31,7 +32,7 @@ def impulses(picture: np.ndarray, known: np.ndarray) -> np.ndarray:
     middle, spread = _neighbourhood(picture)
     far = np.abs(picture - middle) > np.maximum(FARTHER, SPREADS * spread)
     found = ends & far & _alone(low, high)
-    return found if found.mean() >= LEAST_SHARE else np.zeros_like(found)
+    return found if found.mean() >= least else np.zeros_like(found)
 
 
 def _neighbourhood(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from aipo.basics.arrays import Measurements
-from aipo.likelihoods import Correlated, Gaussian, Heteroscedastic, Likelihood
+from aipo.likelihoods import Correlated, Gaussian, Heteroscedastic, Likelihood, StudentT
 from aipo.noise.blocks import FLOOR
 from aipo.noise.spectrum import at_frequencies
 from aipo.operators import Operator
@@ -132,6 +132,28 @@ class Light:
         pilot = torch.from_numpy(blurred / np.maximum(weight, 1e-6)).clamp(0, None)[None]
         sigma = operator.linear.forward((self.slope * pilot + self.offset).sqrt())
         return Heteroscedastic(operator, y, sigma.to(y))
+
+
+@dataclass(frozen=True)
+class Tailed:
+    """Independent noise of Student's distribution, with outliers.
+
+    Attributes:
+        freedom: ν > 2.
+        scale: s > 0, in units of the range.
+        channels: of the picture.
+    """
+
+    freedom: float
+    scale: float
+    channels: int
+
+    @property
+    def deviations(self) -> Tensor:
+        return torch.full((self.channels,), self.scale * (self.freedom / (self.freedom - 2)) ** 0.5)
+
+    def likelihood(self, operator: Operator, y: Measurements) -> Likelihood:
+        return StudentT(operator, y, self.freedom, self.scale)
 
 
 def of_entries(values: Tensor, operator: Operator) -> Tensor:
