@@ -15,7 +15,9 @@ def usable(name: str) -> torch.device:
         InputError: this machine, or this build of PyTorch, has none.
     """
     try:
-        return torch.empty(1, device=name).device
+        one = torch.ones(1, device=name)
+        one.item()  # which a device without numbers, such as "meta", cannot answer
+        return one.device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(f"device = {name!r} cannot be used here ({reason}); use cpu") from error

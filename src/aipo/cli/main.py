@@ -1,6 +1,7 @@
-"""The command line: `aipo demo | restore | measure | priors | train`."""
+"""The command line: `aipo demo | restore | measure | priors | train | doctor`."""
 
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -10,14 +11,14 @@ from jsonargparse import ArgumentParser, Namespace
 from tqdm import tqdm
 
 from aipo.basics.errors import AipoError, InputError
-from aipo.cli import demo
+from aipo.cli import demo, doctor
 from aipo.cli.measure import MeasureOptions, measure_picture
 from aipo.cli.report import prepare_folder, table
 from aipo.cli.restore import MEASUREMENT_SUFFIX, RestoreOptions, listed, restore_files
 from aipo.flows.training.data import PictureData, load_pictures
 from aipo.flows.training.distributed import join, leads
 from aipo.flows.training.loop import TrainingOptions
-from aipo.io.files import printable
+from aipo.io.files import printable, reason
 from aipo.io.measurements import save_measurement
 from aipo.io.tensors import load_config
 from aipo.priors import bundled_priors, load_prior
@@ -30,9 +31,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0 if everything succeeded, 1 if some pictures failed, 2 if nothing could start, 130 if interrupted.
+        0 if everything succeeded, 1 if some pictures failed, 2 if nothing could start, 130 if interrupted,
+        141 if whoever read the output has left.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()  # here, because Python's own flush at the end could only complain
+    except AipoError as error:
+        log.error("aipo: %s", printable(str(error)))
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13  # as a shell says of a program that SIGPIPE ends
+    except OSError as error:
+        log.error("aipo: %s", printable(f"{error.filename or 'a file'}: {reason(error)}; check the place"))
+        return 2
+    except MemoryError:
+        log.error("aipo: the memory is too small for this; use smaller pictures or batches")
+        return 2
+    except KeyboardInterrupt:
+        log.error("aipo: interrupted; what was finished is kept")
+        return 130
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     commands = _commands()
     parser = ArgumentParser(prog="aipo", description="Restore pictures with a normalizing-flow prior (AIPO).")
     subcommands = parser.add_subcommands(required=True)
@@ -40,15 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         subcommands.add_subcommand(name, command, help=command.description)
     parsed = parser.parse_args(arguments)
     run = commands[parsed.subcommand][1]
-    try:
-        # Options check themselves as they are made.
-        return run(parser.instantiate(parsed)[parsed.subcommand])
-    except AipoError as error:
-        log.error("aipo: %s", printable(str(error)))
-        return 2
-    except KeyboardInterrupt:
-        log.error("aipo: interrupted; what was finished is kept")
-        return 130
+    # Options check themselves as they are made.
+    return run(parser.instantiate(parsed)[parsed.subcommand])
 
 
 class Bar:
@@ -84,6 +102,7 @@ def _commands() -> dict[str, tuple[ArgumentParser, Callable[[Namespace], int]]]:
         "measure": (_measure_parser(), _measure),
         "priors": (ArgumentParser(description="List the priors that ship with aipo."), _priors),
         "train": (_train_parser(), _train),
+        "doctor": (ArgumentParser(description="Check this installation and the priors in it."), _doctor),
     }
 
 
@@ -162,6 +181,20 @@ def _priors(config: Namespace) -> int:
         print(f"  validation  {card['validation_bits_per_dim']:.3f} bits per dimension")
         print(f"  licence     {card['licence']}")
     return 0
+
+
+def _doctor(config: Namespace) -> int:
+    facts = doctor.facts()
+    width = max(len(name) for name, _ in facts)
+    print("\n".join(f"{name:<{width}}  {printable(fact)}" for name, fact in facts), flush=True)
+    failures = [
+        *doctor.wrong_numbers(),
+        *doctor.unsound_priors(lambda fact: print(printable(fact), flush=True)),
+    ]
+    for failure in failures:
+        log.error("aipo: %s", printable(failure))
+    print("all is well" if not failures else f"{len(failures)} of the checks failed")
+    return 1 if failures else 0
 
 
 def _train_parser() -> ArgumentParser:

@@ -8,6 +8,7 @@ import torch
 from aipo.basics.arrays import Images
 from aipo.basics.errors import InputError
 from aipo.io.images import read_square, square
+from aipo.io.instruments import check_matrix
 from aipo.io.masks import read_mask
 from aipo.likelihoods import Gaussian, Laplace, Likelihood, Poisson
 from aipo.operators import (
@@ -21,6 +22,8 @@ from aipo.operators import (
     gaussian_kernel,
     mosaic,
 )
+
+LARGEST_SIDE = 8_000  # of pictures that may be read at all
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,11 @@ class MeasureOptions:
         mask: for inpaint, a picture that is white where measured, or transparent or marked where not.
         blur: standard deviation of the blur in pixels, for deblur.
         factor: side of the blocks that become one pixel, for superresolve.
-        seed: of the sensing matrix and the noise.
-        size: first crop to a square and resize to this side.
+        seed: of the sensing matrix and the noise, from 0 to 2⁶³ − 1.
+        size: first crop to a square and resize to this side, 1 to 8,000 pixels.
+
+    Raises:
+        InputError: the seed or the size is out of bounds.
     """
 
     task: Literal["sense", "denoise", "inpaint", "mosaic", "deblur", "superresolve", "colourise"] = "sense"
@@ -50,6 +56,12 @@ class MeasureOptions:
     factor: int = 2
     seed: int = 0
     size: int | None = None
+
+    def __post_init__(self):
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"--seed {self.seed} is out of bounds; use 0 to {2**63 - 1}")
+        if self.size is not None and not 1 <= self.size <= LARGEST_SIDE:
+            raise InputError(f"--size {self.size} is out of bounds; use 1 to {LARGEST_SIDE} pixels")
 
 
 def measure_picture(file: str, options: MeasureOptions) -> Likelihood:
@@ -78,12 +90,18 @@ def _operator(options: MeasureOptions, image: Images) -> LinearOperator:
         case "mosaic":
             return mosaic(shape)
         case "deblur":
+            if not 0 < options.blur <= (min(shape[1:]) - 1) / 6:  # a kernel ends at three deviations
+                raise InputError(
+                    f"--blur {options.blur:g} is out of bounds for {shape[1]} × {shape[2]} pixels; use above "
+                    "0, at most a sixth of the shorter side"
+                )
             return Blur(shape, gaussian_kernel(options.blur))
         case "superresolve":
             return Downsampling(shape, options.factor)
         case "colourise":
             return Grey(shape)
     count = options.measurements if options.measurements is not None else image[0].numel() // 4
+    check_matrix(shape, count)
     return GaussianSensing(shape, count, options.seed)
 
 
