@@ -21,6 +21,7 @@ from aipo.gaussian import (
     Surrogate,
     energy,
     log_prob,
+    stationary,
 )
 from aipo.priors import Gaussian
 
@@ -267,6 +268,19 @@ def test_fitted_spectra_are_positive_and_belong_to_real_pictures():
     spectrum = StationaryGaussian.fit(0.5 + 0.1 * randn(5, 3, 7, 7)).spectrum
     assert float(spectrum.min()) >= VARIANCE_FLOOR * (1 - 1e-6)
     torch.testing.assert_close(spectrum, spectrum.flip(1, 2).roll((1, 1), (1, 2)))
+
+
+def test_spectra_of_many_sizes_take_a_bounded_memory(monkeypatch):
+    """A service sees pictures of every size; a spectrum that made room for others comes back the same."""
+    small = 100_000
+    monkeypatch.setattr(stationary, "LARGEST_POWERS", small)
+    surrogate = StationaryGaussian.fit(torch.rand(20, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
+    first = surrogate.power(randn(1, 3, 32, 32)).clone()
+    for side in range(33, 73):
+        surrogate.power(randn(1, 3, side, side))
+    kept = sum(power.nbytes for power in surrogate._power._kept.values())
+    assert kept <= small + 8 * 3 * 72 * 37 and len(surrogate._power) >= 1
+    assert torch.equal(surrogate.power(randn(1, 3, 32, 32)), first)
 
 
 def test_power_follows_newly_loaded_weights():

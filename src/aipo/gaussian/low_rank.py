@@ -12,6 +12,9 @@ from aipo.basics.cache import Cache
 from aipo.basics.errors import InputError
 from aipo.gaussian.surrogate import VARIANCE_FLOOR
 
+# Bytes of matrices that are kept for levels of noise met before; a surrogate lives as long as its prior.
+LARGEST_CORES = 2**25
+
 
 class Components(nn.Module):
     """What Gaussians N(μ, W Wᵀ + S) for images of one shape share; S, the rest, is simple to invert.
@@ -28,7 +31,7 @@ class Components(nn.Module):
         super().__init__()
         self.register_buffer("mean", mean)
         self.register_buffer("loadings", loadings.to(mean.dtype))
-        self._cores: Cache[float, Tensor] = Cache()
+        self._cores: Cache[float, Tensor] = Cache(LARGEST_CORES)
         self._copies: Cache[torch.dtype, Tensor] = Cache()
         self.register_load_state_dict_post_hook(_forget)
 

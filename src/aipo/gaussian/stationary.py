@@ -11,6 +11,9 @@ from aipo.basics.arrays import Images, PerImage, expand
 from aipo.basics.cache import Cache
 from aipo.gaussian.surrogate import VARIANCE_FLOOR
 
+# Bytes of spectra that are kept for sizes of pictures met before; that of the present one stays in any case.
+LARGEST_POWERS = 2**25
+
 
 class StationaryGaussian(nn.Module):
     """N(μ, Σ) with Σ the same everywhere in the picture, periodic at its borders, for any height and width.
@@ -33,7 +36,7 @@ class StationaryGaussian(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("colours", colours)
         self.register_buffer("spectrum", spectrum)
-        self._power: Cache[tuple[int, int], Tensor] = Cache()
+        self._power: Cache[tuple[int, int], Tensor] = Cache(LARGEST_POWERS)
         self.register_load_state_dict_post_hook(_forget)
 
     @classmethod
