@@ -21,7 +21,6 @@ from aipo.gaussian import (
     Surrogate,
     energy,
     log_prob,
-    stationary,
 )
 from aipo.priors import Gaussian
 
@@ -273,7 +272,7 @@ def test_fitted_spectra_are_positive_and_belong_to_real_pictures():
 def test_spectra_of_many_sizes_take_a_bounded_memory(monkeypatch):
     """A service sees pictures of every size; a spectrum that made room for others comes back the same."""
     small = 100_000
-    monkeypatch.setattr(stationary, "LARGEST_POWERS", small)
+    monkeypatch.setattr("aipo.gaussian.stationary.LARGEST_POWERS", small)
     surrogate = StationaryGaussian.fit(torch.rand(20, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
     first = surrogate.power(randn(1, 3, 32, 32)).clone()
     for side in range(33, 73):
