@@ -16,7 +16,7 @@ CORRELATED, SCATTERED = 0.6, 3.0
 
 # Noise that was compressed scatters as texture does, but texture falls off by more than this factor of
 # deviation from the second to the fifth ring.
-FALLS = 2.3
+FALLS = 2.1
 
 
 def rings(moments: np.ndarray) -> np.ndarray:
