@@ -27,7 +27,7 @@ from aipo.io.picture import Picture, read_like, read_picture
 from aipo.io.ranges import parsed_range
 from aipo.likelihoods import Gaussian, Likelihood
 from aipo.operators import Grey, Identity, LinearOperator, Mask, Operator
-from aipo.operators.filters import EVEN
+from aipo.operators.filters import BRIGHTNESS, EVEN
 from aipo.posterior.langevin import LangevinOptions
 from aipo.priors import FlowPrior, load_prior
 from aipo.priors.checks import check_pictures
@@ -189,10 +189,16 @@ def _levels_of_noise(record: Record, picture: Picture) -> list[str]:
 
 
 def _seen(operator: Operator, prior: FlowPrior) -> LinearOperator:
-    """How the prior's pictures are viewed: only their grey, if a grey picture was measured."""
+    """How the prior's pictures are viewed: only their grey, if a grey picture was measured.
+
+    As the mean of equal channels if it is whole. Where the prior has to fill in, the path does better with
+    the weights of brightness, under which colours are not as symmetric.
+    """
     channels, height, width = operator.shape
     if channels == 1 and prior.shape[0] == 3 and operator.linear is operator:
-        return Grey((3, height, width), EVEN)
+        kept = operator.kept()
+        whole = kept is not None and bool(kept.all())
+        return Grey((3, height, width), EVEN if whole else BRIGHTNESS)
     return Identity(operator.shape)
 
 
