@@ -191,20 +191,30 @@ def write(out: Path) -> None:
         tell, restore = (
             [r for r in rows if (r["step"], r["kind"]) == (step, name)] for step in ("tell", "restore")
         )
-        if not tell or not restore:
+        if not tell:
             continue
         ratio = np.array([row["sigma"] / max(row["true"], 1e-3) for row in tell])
-        known = name != "impulses"
         worst = np.quantile(np.abs(ratio - 1), 0.9)
-        quality = {way: [row[way] for row in restore] for way in ("input", *RIVALS, "aipo")}
-        best = max(RIVALS, key=lambda way: mean(quality[way]))
-        lower = sum(a < b for a, b in zip(quality["aipo"], quality["input"], strict=True))
         cells = [name, f"{sum(row['model'] == model for row in tell)} of {len(tell)}"]
-        cells += [f"{np.median(ratio):.2f} ({100 * worst:.0f} %)" if known else "–", str(len(restore))]
-        cells += [f"{mean(quality[way]):.2f}" for way in quality]
-        cells += [ahead(quality["aipo"], quality[best]), str(lower)]
+        cells.append("–" if name == "impulses" else f"{np.median(ratio):.2f} ({100 * worst:.0f} %)")
+        cells += compared(restore) if len(restore) > 1 else [str(len(restore)), *_single(restore), "–", "–"]
         lines.append("| " + " | ".join(cells) + " |")
     (out / "file_noise.md").write_text("\n".join(lines) + "\n")
+
+
+def compared(restore: list[dict]) -> list[str]:
+    """Cells on the pictures that were restored, two or more."""
+    quality = {way: [row[way] for row in restore] for way in ("input", *RIVALS, "aipo")}
+    best = max(RIVALS, key=lambda way: mean(quality[way]))
+    lower = sum(a < b for a, b in zip(quality["aipo"], quality["input"], strict=True))
+    means = [f"{mean(quality[way]):.2f}" for way in quality]
+    return [str(len(restore)), *means, ahead(quality["aipo"], quality[best]), str(lower)]
+
+
+def _single(restore: list[dict]) -> list[str]:
+    """The cells of one picture, or of none."""
+    ways = ("input", *RIVALS, "aipo")
+    return [f"{restore[0][way]:.2f}" if restore else "–" for way in ways]
 
 
 if __name__ == "__main__":
