@@ -14,8 +14,8 @@ from aipo.cli import demo
 from aipo.cli.main import main
 from aipo.io.images import read_square
 from aipo.io.measurements import load_measurement, save_measurement
-from aipo.likelihoods import measure
-from aipo.operators import GaussianSensing, Magnitude
+from aipo.likelihoods import Gaussian, measure
+from aipo.operators import GaussianSensing, Identity, Magnitude
 
 FIELDS = {
     "task", "image", "psnr_before", "psnr_after", "data_energy", "prior_energy", "weight", "evaluations",
@@ -397,3 +397,32 @@ def test_the_posterior_mean_from_the_command_line(tmp_path, clean, capsys):
     remark = record["remarks"][0]
     assert "R̂ of 2 chains" in remark and f"denoise c: {remark}" in capsys.readouterr().out
     assert record["evaluations"] == 2 * 41 + 1 and record["sigma"] == pytest.approx(0.1)
+
+
+def test_the_kind_of_noise_is_said_and_may_be_named(tmp_path, clean):
+    """By the picture itself, by a name, and by a flat field; what does not go together is refused."""
+    grey = np.clip(clean.mean(2) + 0.1 * np.random.default_rng(0).standard_normal(clean.shape[:2]), 0, 1)
+    noisy, out = save(tmp_path / "a.png", grey), str(tmp_path / "out")
+    flat = 0.5 + 0.05 * np.random.default_rng(1).standard_normal((64, 64))
+    for own, sentence, sigma in [
+        ([], "standard deviation", 0.1),
+        (["--noise", "gaussian"], "white", 0.1),
+        (["--sigma", "0.1"], None, 0.1),
+        (["--noise", "poisson-gaussian", "--gain", "100", "--sigma", "0.05"], None, 0.09),
+        (["--flat", save(tmp_path / "flat.png", flat)], "white", 0.05),
+    ]:
+        assert main(["restore", noisy, "--out", out, *own]) == 0
+        (record,) = summary(tmp_path / "out")
+        told = [remark for remark in record["remarks"] if "The noise" in remark]
+        assert (not told) if sentence is None else (sentence in told[0])
+        assert record["sigma"] == pytest.approx(sigma, rel=0.3)
+    twice = ["--flat", noisy, "--sigma", "0.1"]
+    for own in (["--noise", "coloured", "--sigma", "0.1"], twice, ["--gain", "9"]):
+        assert main(["restore", noisy, "--out", out, *own]) == 2
+
+
+def test_a_file_of_several_measurements_is_refused_and_not_restored_in_part(tmp_path, caplog):
+    file, picture = str(tmp_path / "y.safetensors"), Identity((3, 16, 16))
+    save_measurement(file, "denoise", Gaussian(picture, torch.rand(3, 3, 16, 16), 0.1))
+    assert main(["restore", file, "--out", str(tmp_path / "out")]) == 1
+    assert "holds 3 measurements" in caplog.text

@@ -7,14 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from aipo.basics.errors import InputError
 from aipo.basics.quality import psnr, ssim
 from aipo.cli.record import Record, explanation
 from aipo.cli.report import measurement_picture, table, write_summary
-from aipo.cli.restore import estimated_sigma
 from aipo.io.images import read_square
-from aipo.io.picture import Picture
-from aipo.io.stored import Stored
 from aipo.likelihoods import measure
 from aipo.operators import (
     Blur,
@@ -122,30 +118,6 @@ def test_what_mixes_all_entries_measures_no_brightness(operator):
 def test_measured_brightness_is_shown_as_it_is(operator):
     likelihood = measure(operator, 0.4 + 0.2 * torch.rand(1, *COLOUR), 1e-3)
     assert torch.equal(measurement_picture(likelihood), explanation(likelihood))
-
-
-def picture_of(values: torch.Tensor, known: torch.Tensor) -> Picture:
-    stored = Stored(values.permute(1, 2, 0).numpy(), 1.0)
-    return Picture(values, known, (0.0, 1.0), stored, ())
-
-
-@pytest.mark.parametrize("share", [1.0, 0.7])
-def test_noise_level_is_estimated(share):
-    smooth = torch.linspace(0, 1, 64).expand(3, 64, 64)
-    random = torch.Generator().manual_seed(0)
-    noise = torch.randn(3, 64, 64, generator=random)
-    known = torch.rand(1, 64, 64, generator=random) < share
-    noisy = torch.where(known, smooth + 0.05 * noise, 7.0)
-    assert estimated_sigma(picture_of(noisy, known)) == pytest.approx(0.05, rel=0.1)
-    clean = picture_of(smooth, known)
-    assert estimated_sigma(clean) > 0, "a picture of 8 bits is never free of noise"
-
-
-def test_noise_of_scattered_pixels_cannot_be_estimated():
-    known = torch.zeros(1, 8, 8, dtype=torch.bool)
-    known[:, ::2, ::2] = True
-    with pytest.raises(InputError, match="stand alone"):
-        estimated_sigma(picture_of(torch.rand(1, 8, 8), known))
 
 
 def test_read_square_takes_the_centre(tmp_path):

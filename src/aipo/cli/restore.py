@@ -7,10 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import torch
-from skimage.restoration import estimate_sigma
-
 from aipo.basics.arrays import Images
 from aipo.basics.devices import usable
 from aipo.basics.errors import AipoError, InputError
@@ -25,17 +21,16 @@ from aipo.io.masks import read_mask
 from aipo.io.measurements import load_measurement
 from aipo.io.picture import Picture, read_like, read_picture
 from aipo.io.ranges import parsed_range
-from aipo.likelihoods import Gaussian, Likelihood
+from aipo.likelihoods import Likelihood
+from aipo.noise import Noise, NoiseOptions, flat_noise, named_noise
+from aipo.noise.named import FREEDOM, Kind
 from aipo.operators import Grey, Identity, LinearOperator, Mask, Operator
 from aipo.operators.filters import BRIGHTNESS, EVEN
+from aipo.operators.operator import image_shape
 from aipo.posterior.langevin import LangevinOptions
 from aipo.priors import FlowPrior, load_prior
 from aipo.priors.checks import check_pictures
 from aipo.selection.plans import Weight
-
-# A picture of 8 bits is never cleaner than its rounding, 1/(255·√12).
-SMALLEST_SIGMA = 1 / 255 / 12**0.5
-SAMPLE = 10_000_000  # torch.quantile takes no more than 2²⁴ values
 
 MEASUREMENT_SUFFIX = ".safetensors"
 
@@ -46,8 +41,13 @@ class RestoreOptions:
 
     Args:
         task: "denoise" or "inpaint"; a measurement file names its own task.
+        noise: its kind; "gaussian" is white. "auto" tells it from the picture, if no sigma is given: white,
+            correlated, growing with brightness, of whole columns or rows, and impulses.
         sigma: standard deviation of the noise as a share of the file's white, 255 or 65535; in the file's own
             numbers where these are floating point, signed or of 32 bits; estimated where not given.
+        gain: photons of white, for poisson and poisson-gaussian; estimated where not given.
+        freedom: degrees of freedom of student-t, more than 2.
+        flat: a picture of something even by the same camera, which tells the noise.
         range: MIN,MAX, the file's levels that are 0 and 1 to the prior (--range=-5,5 with a minus); "auto" is
             black and white, or the lowest and highest level of more than 8 bits that use little of it or go
             beyond; the result has the file's own levels again.
@@ -65,7 +65,11 @@ class RestoreOptions:
     """
 
     task: Literal["denoise", "inpaint"] = "denoise"
+    noise: Kind = "auto"
     sigma: float | None = None
+    gain: float | None = None
+    freedom: float = FREEDOM
+    flat: str | None = None
     range: str = "auto"
     page: int = 1
     mask: str | None = None
@@ -78,6 +82,9 @@ class RestoreOptions:
 
     def __post_init__(self):
         parsed_range(self.range)
+        noise_options(self, self.sigma)
+        if self.flat is not None and (self.noise, self.sigma, self.gain) != ("auto", None, None):
+            raise InputError("--flat tells the noise; leave --noise, --sigma and --gain out")
         if self.weight != "mean" and self.chain != LangevinOptions():
             raise InputError(
                 f"--weight {self.weight} runs no chain; use --weight mean, or leave --chain options out"
@@ -151,12 +158,19 @@ def _restore_file(
         raise InputError(
             f"the folder {file} has no pictures that can be read; expected files such as .png, .jpg or .tif"
         )
-    picture = None
+    picture, told = None, list[str]()
     if _is_measurement(file):
         task, likelihood = load_measurement(file)
+        if len(likelihood) > 1:
+            raise InputError(
+                f"{file} holds {len(likelihood)} measurements; save each in a file of its own, for example "
+                "likelihood.select(torch.tensor([0]))"
+            )
     else:
         picture = read_picture(file, parsed_range(options.range), options.page)
-        task, likelihood = options.task, _picture(file, picture, options)
+        noise = _noise(picture, options)
+        task, likelihood = options.task, _measured(file, picture, noise, options)
+        told = [*picture.remarks, *([] if options.sigma is not None else [noise.sentence])]
     seen = _seen(likelihood.operator, prior)
     check_pictures(seen, prior, file)
     if tuple(seen.shape) != tuple(likelihood.operator.shape):
@@ -177,7 +191,7 @@ def _restore_file(
     write_pictures(folder, name, likelihood, result, truth, seen, picture)
     if picture is None:
         return record
-    return replace(record, remarks=[*picture.remarks, *_levels_of_noise(record, picture), *record.remarks])
+    return replace(record, remarks=[*told, *_levels_of_noise(record, picture), *record.remarks])
 
 
 def _levels_of_noise(record: Record, picture: Picture) -> list[str]:
@@ -202,18 +216,33 @@ def _seen(operator: Operator, prior: FlowPrior) -> LinearOperator:
     return Identity(operator.shape)
 
 
-def _picture(file: str, picture: Picture, options: RestoreOptions) -> Likelihood:
+def noise_options(options: RestoreOptions, sigma: float | None) -> NoiseOptions:
+    """The kind of noise; a σ without a kind is that of white noise.
+
+    Args:
+        sigma: on the scale of the picture's values.
+    """
+    white = options.noise == "auto" and sigma is not None
+    return NoiseOptions("gaussian" if white else options.noise, sigma, options.gain, options.freedom)
+
+
+def _noise(picture: Picture, options: RestoreOptions) -> Noise:
+    """What noise a picture has, as it is given, or as the flat field or the picture itself tells."""
+    if options.flat is not None:
+        flat = read_picture(options.flat, picture.range, name=options.flat)
+        return flat_noise(flat.values, flat.known)
+    sigma = None if options.sigma is None else _given_sigma(options.sigma, picture)
+    return named_noise(picture.values, picture.known, noise_options(options, sigma))
+
+
+def _measured(file: str, picture: Picture, noise: Noise, options: RestoreOptions) -> Likelihood:
     """A noisy picture as a measurement of what is known of it."""
-    channels, height, width = picture.values.shape
-    sigma = estimated_sigma(picture) if options.sigma is None else _given_sigma(options.sigma, picture)
-    known = picture.known
+    known, values = picture.known, picture.values
     if options.task == "inpaint":
         assert options.mask is not None
         known = known & read_mask(options.mask, picture, file)
-    if known.all():
-        return Gaussian(Identity((channels, height, width)), picture.values[None], sigma)
-    kept = Mask(known, channels)
-    return Gaussian(kept, kept(picture.values[None]), sigma)
+    kept = Identity(image_shape(values.shape)) if known.all() else Mask(known, len(values))
+    return noise.likelihood(kept, kept.forward(values[None]))
 
 
 def _given_sigma(sigma: float, picture: Picture) -> float:
@@ -231,26 +260,6 @@ def _given_sigma(sigma: float, picture: Picture) -> float:
         f"--sigma {sigma:g} is more than the picture's levels {low:g} to {high:g} have room for; give the "
         "standard deviation of its noise, or a wider --range"
     )
-
-
-def estimated_sigma(picture: Picture) -> float:
-    """Noise level of a picture's values, by the median of its finest wavelet coefficients.
-
-    Source: Donoho & Johnstone 1994, as in scikit-image's `estimate_sigma`; where pixels are unknown, by the
-    Haar wavelets that see only known ones.
-    """
-    values, known = picture.values, picture.known[0]
-    if min(known.shape) < 2:
-        raise InputError("the noise of a picture of one row or column cannot be estimated; give --sigma")
-    if known.all():
-        estimate = estimate_sigma(values.numpy(), average_sigmas=True, channel_axis=0)
-    else:
-        detail = (values[:, 1:, 1:] - values[:, 1:, :-1] - values[:, :-1, 1:] + values[:, :-1, :-1]) / 2
-        whole = known[1:, 1:] & known[1:, :-1] & known[:-1, 1:] & known[:-1, :-1]
-        if not whole.any():
-            raise InputError("the noise cannot be estimated from pixels that stand alone; give --sigma")
-        estimate = float(torch.quantile(detail[:, whole].abs().flatten()[:SAMPLE], 0.5)) / 0.6745
-    return max(float(np.mean(estimate)), SMALLEST_SIGMA)
 
 
 def _reference(
