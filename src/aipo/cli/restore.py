@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from aipo.basics.arrays import Images
 from aipo.basics.devices import usable
 from aipo.basics.errors import AipoError, InputError
@@ -230,7 +232,13 @@ def _noise(picture: Picture, options: RestoreOptions) -> Noise:
     """What noise a picture has, as it is given, or as the flat field or the picture itself tells."""
     if options.flat is not None:
         flat = read_picture(options.flat, picture.range, name=options.flat)
-        return flat_noise(flat.values, flat.known)
+        found = flat_noise(flat.values, flat.known)
+        if len(flat.values) != len(picture.values):
+            raise InputError(
+                f"the flat field {options.flat} has {len(flat.values)} channels, the picture "
+                f"{len(picture.values)}; take both in the same way"
+            )
+        return replace(found, impulses=torch.zeros_like(picture.values, dtype=torch.bool))
     sigma = None if options.sigma is None else _given_sigma(options.sigma, picture)
     return named_noise(picture.values, picture.known, noise_options(options, sigma))
 

@@ -120,7 +120,7 @@ def split(
     x = problem.start(torch.ones_like(likelihood.noise_level))
     evaluations = torch.zeros(len(x), dtype=torch.long, device=x.device)
     yield x, evaluations
-    levels = _levels(_left_open(problem, x), options, prior.loudest)
+    levels = _levels(_left_open(problem, likelihood, x), options, prior.loudest)
     fitting = [view for view in prior.views if view.reach < min(x.shape[2:])]
     views = cycle(fitting)
     for step, tau in enumerate(levels):
@@ -141,8 +141,11 @@ def split(
             x = _near(likelihood, z, options.ratio * levels[step + 1] ** 2)
 
 
-def _left_open(problem: Problem, like: Images) -> PerImage:
-    """The deviation per entry of the surrogate's posterior, by one draw, (B,)."""
+def _left_open(problem: Problem, likelihood: Likelihood, like: Images) -> PerImage:
+    """The deviation per entry of the surrogate's posterior, by one draw, (B,).
+
+    Of a mixture of colours that of what was measured, because the others stay as wide as they were.
+    """
     assert problem.noise is not None
     white = torch.Generator().manual_seed(1)
 
@@ -151,6 +154,10 @@ def _left_open(problem: Problem, like: Images) -> PerImage:
         return one.to(values).expand_as(values)
 
     drawn = problem.noise(like.new_ones(len(like)), normal)
+    operator = likelihood.operator
+    scale = operator.row_scale() if operator.kept() is None else None
+    if scale is not None:
+        drawn = operator.linear.forward(drawn) / scale**0.5
     return drawn.flatten(1).square().mean(1).sqrt()
 
 

@@ -98,15 +98,7 @@ def at_once(likelihood: Likelihood, prior: Prior) -> bool:
     Args:
         likelihood: in its simplest spelling.
     """
-    if likelihood.gaussian() is not likelihood:
-        return False
-    operator = likelihood.operator
-    if operator.kept() is not None:
-        return _whole_and_known(likelihood, prior)
-    scale = operator.row_scale()
-    if scale is None or not isinstance(prior, Denoising):
-        return False
-    return float(likelihood.noise_level.max()) <= prior.loudest * scale**0.5
+    return likelihood.gaussian() is likelihood and _whole_and_known(likelihood, prior)
 
 
 def in_steps(likelihood: Likelihood, prior: Prior) -> bool:
@@ -132,10 +124,11 @@ def _whole_and_known(likelihood: Likelihood, prior: Prior) -> bool:
 
     The surrogate tells a few lost entries from their neighbours.
     """
-    kept = likelihood.operator.kept()
-    if kept is None or loses_entries(kept) or not isinstance(prior, Denoising):
+    kept, scale = likelihood.operator.kept(), likelihood.operator.row_scale()
+    lossy = kept is not None and loses_entries(kept)
+    if scale is None or lossy or not isinstance(prior, Denoising):
         return False
-    return float(likelihood.noise_level.max()) <= prior.loudest
+    return float(likelihood.noise_level.max()) <= prior.loudest * scale**0.5
 
 
 def leaves_wide(operator: Operator) -> bool:
