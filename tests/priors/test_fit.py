@@ -76,6 +76,8 @@ def test_clean_pictures_keep_the_density_that_training_starts_from(tmp_path):
     fit(tmp_path / "apart", trained, apart, plain)
     loaded, x = load_prior(tmp_path / "apart"), torch.rand(3, 1, 4, 4)
     assert torch.equal(loaded.energy(x), plain.energy(x))
+    assert loaded.card["typicality"] == plain.card["typicality"]
+    assert torch.equal(loaded.surrogate.mean, plain.surrogate.mean)
     assert not torch.allclose(loaded.energy(x, 0.1), plain.energy(x), atol=0.1)
     assert loaded.card["validation_bits_per_dim"] == plain.card["validation_bits_per_dim"]
     assert fit(tmp_path / "on", trained, apart, loaded).card["flow"] == loaded.card["flow"]

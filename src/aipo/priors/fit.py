@@ -39,8 +39,9 @@ class FlowOptions:
         hidden: width of the networks.
         any_size: one prior for pictures of every size (stationary base density).
         noise_levels: a flow that is told the noise of its pictures, p(x; τ) (not TarFlow).
-        clean_apart: with noise levels, pictures without noise keep the weights that training starts from, as
-            they are, and noisy ones get weights of their own. It needs an initial prior and `told = 1`.
+        clean_apart: with noise levels, pictures without noise keep the weights, the surrogate and the
+            typicality of the prior that training starts from, and noisy ones get weights of their own. It
+            needs an initial prior and `told = 1`.
 
     Raises:
         InputError: a number is below 1 or above what a flow can have (`aipo.priors.soundness`), there is no
@@ -138,7 +139,8 @@ def fit_prior(
     _round_to_half(flow)
     check_flow(flow)
     alike = replace(validation, zoomed=training.zoomed, zoom_range=training.zoom_range)
-    surrogate = _surrogate(training, alike, flow_options.any_size)
+    kept = initial if flow_options.clean_apart else None  # what it knows of clean pictures stays true
+    surrogate = kept.surrogate if kept else _surrogate(training, alike, flow_options.any_size)
     card = {
         "format": 1,
         "name": origin.name,
@@ -157,7 +159,10 @@ def fit_prior(
         "curve": _thinned(curve(out / "training")),
     }
     prior = FlowPrior(flow, surrogate, card)
-    card["typicality"] = fit_typicality(prior.energies, of_sizes(alike, flow_options.any_size)).card()
+    known = kept.card.get("typicality") if kept else None
+    card["typicality"] = (
+        known or fit_typicality(prior.energies, of_sizes(alike, flow_options.any_size)).card()
+    )
     for name in ("validation_bits_per_dim", "typicality"):
         check_finite(card[name], f"{name} of the trained prior")
     if leads():
