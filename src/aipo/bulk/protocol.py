@@ -111,7 +111,7 @@ class Manifest:
         write_bytes(self._out / name, outcome.data)
         digest = hashlib.sha256(outcome.data).hexdigest()
         line = {"id": of, "source": item.source, "status": "done", "output": name, "sha256": digest}
-        return self.append(line | outcome.figures)
+        return self.append(outcome.figures | line)
 
     def append(self, line: dict[str, Any]) -> dict[str, Any]:
         """Add a line and wait until it is on the disk."""

@@ -1,4 +1,4 @@
-"""The command line: `aipo demo | restore | measure | priors | train | doctor`."""
+"""The command line: `aipo demo | restore | bulk | measure | priors | train | doctor`."""
 
 import logging
 import os
@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from aipo.basics.errors import AipoError, InputError
 from aipo.cli import demo, doctor
+from aipo.cli.bulk import bulk
 from aipo.cli.measure import MeasureOptions, measure_picture
 from aipo.cli.report import prepare_folder, table
 from aipo.cli.restore import MEASUREMENT_SUFFIX, RestoreOptions, listed, restore_files
@@ -99,6 +100,7 @@ def _commands() -> dict[str, tuple[ArgumentParser, Callable[[Namespace], int]]]:
     return {
         "demo": (_demo_parser(), _demo),
         "restore": (_restore_parser(), _restore),
+        "bulk": (_bulk_parser(), _bulk),
         "measure": (_measure_parser(), _measure),
         "priors": (ArgumentParser(description="List the priors that ship with aipo."), _priors),
         "train": (_train_parser(), _train),
@@ -148,6 +150,36 @@ def _restore(config: Namespace) -> int:
     for failure in failures:
         log.error("aipo: %s", printable(failure))
     return 1 if failures else 0
+
+
+def _bulk_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Restore any number of pictures; a second run goes on with the rest.")
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        type=str,
+        help="folders, patterns, tars, or lists (.csv with a column path, and sigma, mask or page)",
+    )
+    parser.add_argument("--out", type=str, required=True, help="folder for the restored pictures")
+    parser.add_argument("--workers", type=int, default=1, help="processes, each with one thread")
+    parser.add_class_arguments(RestoreOptions, as_group=False)
+    return parser
+
+
+def _bulk(config: Namespace) -> int:
+    options = RestoreOptions(**{name: config[name] for name in RestoreOptions.__dataclass_fields__})
+    with tqdm(unit=" pictures") as progress:
+        failures = 0
+
+        def tell(line: dict) -> None:
+            nonlocal failures
+            failures += line["status"] == "failed"
+            progress.set_postfix(failed=failures, refresh=False)
+            progress.update()
+
+        done, failed = bulk(config.sources, config.out, options, config.workers, tell)
+    print(f"{done} restored and {failed} failed; {printable(config.out)} has the pictures and failures.csv")
+    return 1 if failed else 0
 
 
 def _measure_parser() -> ArgumentParser:

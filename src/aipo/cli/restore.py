@@ -170,10 +170,10 @@ def _restore_file(
             )
     else:
         picture = read_picture(file, parsed_range(options.range), options.page)
-        noise = _noise(picture, options)
-        task, likelihood = options.task, _measured(file, picture, noise, options)
+        noise = noise_of(picture, options)
+        task, likelihood = options.task, measured(file, picture, noise, options)
         told = [*picture.remarks, *([] if options.sigma is not None else [noise.sentence])]
-    seen = _seen(likelihood.operator, prior)
+    seen = seen_by(likelihood.operator, prior)
     check_pictures(seen, prior, file)
     if tuple(seen.shape) != tuple(likelihood.operator.shape):
         likelihood = likelihood.through(seen)
@@ -204,7 +204,7 @@ def _levels_of_noise(record: Record, picture: Picture) -> list[str]:
     return [f"sigma {record.sigma:.3g} of its range is {record.sigma * (high - low):.3g} of its own levels"]
 
 
-def _seen(operator: Operator, prior: FlowPrior) -> LinearOperator:
+def seen_by(operator: Operator, prior: FlowPrior) -> LinearOperator:
     """How the prior's pictures are viewed: only their grey, if a grey picture was measured.
 
     As the mean of equal channels if it is whole. Where the prior has to fill in, the path does better with
@@ -228,7 +228,7 @@ def noise_options(options: RestoreOptions, sigma: float | None) -> NoiseOptions:
     return NoiseOptions("gaussian" if white else options.noise, sigma, options.gain, options.freedom)
 
 
-def _noise(picture: Picture, options: RestoreOptions) -> Noise:
+def noise_of(picture: Picture, options: RestoreOptions) -> Noise:
     """What noise a picture has, as it is given, or as the flat field or the picture itself tells."""
     if options.flat is not None:
         flat = read_picture(options.flat, picture.range, name=options.flat)
@@ -243,7 +243,7 @@ def _noise(picture: Picture, options: RestoreOptions) -> Noise:
     return named_noise(picture.values, picture.known, noise_options(options, sigma))
 
 
-def _measured(file: str, picture: Picture, noise: Noise, options: RestoreOptions) -> Likelihood:
+def measured(file: str, picture: Picture, noise: Noise, options: RestoreOptions) -> Likelihood:
     """A noisy picture as a measurement of what is known of it."""
     known, values = picture.known, picture.values
     if options.task == "inpaint":

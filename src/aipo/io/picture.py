@@ -120,15 +120,26 @@ def write_picture(path: str | os.PathLike, picture: Picture, restored: Tensor) -
     Raises:
         InputError: another shape, NaN, a suffix that is not the picture's, or a place that cannot be written.
     """
-    shown, stored = shown_name(path), picture.stored
+    shown = shown_name(path)
+    if not os.fsdecode(path).lower().endswith(picture.suffix):
+        kind = picture.stored.format
+        raise InputError(f"Cannot write {shown}: it is written as {kind}; end in {picture.suffix}.")
+    write_bytes(path, encoded(picture, restored, shown))
+
+
+def encoded(picture: Picture, restored: Tensor, shown: str) -> bytes:
+    """The content of the file that `write_picture` writes.
+
+    Args:
+        picture, restored: as there.
+        shown: how messages call it.
+    """
     if restored.shape != picture.values.shape or not torch.isfinite(restored).all():
         found = f"{tuple(restored.shape)}, with NaN or infinite values or another shape than its file"
         raise InputError(f"Cannot write {shown}: the picture is {found}; give {tuple(picture.values.shape)}.")
-    if not os.fsdecode(path).lower().endswith(picture.suffix):
-        raise InputError(f"Cannot write {shown}: it is written as {stored.format}; end in {picture.suffix}.")
     samples = _returned(picture, restored.detach().cpu().double().numpy())
-    result = replace(stored, samples=samples)
-    write_bytes(path, png.encode(result) if stored.format == "PNG" else tiff.encode(result))
+    result = replace(picture.stored, samples=samples)
+    return png.encode(result) if picture.stored.format == "PNG" else tiff.encode(result)
 
 
 def restored_suffix(file: str | os.PathLike, page: int = 1) -> str:
