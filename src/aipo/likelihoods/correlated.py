@@ -9,6 +9,7 @@ from torch import Tensor
 from aipo.basics.arrays import Images, Measurements, PerImage, check_tensor, per_image_sum
 from aipo.basics.errors import InputError
 from aipo.likelihoods.likelihood import Gaussian, Likelihood, Stein, standard_normal
+from aipo.likelihoods.uneven import of_windows
 from aipo.operators import Composition, LinearOperator, Operator
 from aipo.operators.frequencies import mix_colours
 from aipo.operators.operator import image_shape
@@ -81,11 +82,10 @@ class Correlated(Likelihood):
         return Gaussian(Composition(operator, whitening), whitening(self.y), 1.0)
 
     def window(self, rows: slice, columns: slice) -> "Correlated | None":
-        """See `Likelihood.window`; the power is that of the nearest frequencies of the whole picture."""
+        """See `Likelihood.window`; the power is the expected one of windows of that size."""
         other = super().window(rows, columns)
         if other is not None:
-            height, width = other.y.shape[-2:]
-            other.power = _at_frequencies(self.power, height, width)
+            other.power = of_windows(self.power, (other.y.shape[-2], other.y.shape[-1]))
         return other
 
     def stein(self, white: Measurements) -> Stein:
@@ -143,13 +143,3 @@ def _definite(power: Tensor) -> bool:
     if not bool(torch.isfinite(power).all()):
         return False
     return bool((torch.linalg.cholesky_ex(power.double().permute(2, 3, 0, 1)).info == 0).all())
-
-
-def _at_frequencies(power: Tensor, height: int, width: int) -> Tensor:
-    """Powers of the nearest frequencies of a picture of another size, (C, C, h, w)."""
-    rows, columns = (
-        (torch.fft.fftfreq(side) * whole).round().long() % whole
-        for side, whole in ((height, power.shape[-2]), (width, power.shape[-1]))
-    )
-    nearest = power[:, :, rows.to(power.device)][..., columns.to(power.device)]
-    return (nearest + nearest.flip(-2, -1).roll((1, 1), (-2, -1))) / 2

@@ -149,7 +149,7 @@ class Coloured(Likelihood):
         """See `Likelihood.window`; the noise's spectrum is the expected one of windows of that size."""
         other = super().window(rows, columns)
         if other is not None:
-            other.spectrum = _of_windows(self.spectrum, (other.y.shape[-2], other.y.shape[-1]))
+            other.spectrum = of_windows(self.spectrum, (other.y.shape[-2], other.y.shape[-1]))
         return other
 
     def stein(self, white: Measurements) -> Stein:
@@ -167,18 +167,19 @@ def _constant(y: Measurements) -> float:
     return 0.5 * math.log(2 * math.pi) * y[0].numel()
 
 
-def _of_windows(spectrum: Tensor, size: tuple[int, int]) -> Tensor:
-    """The expected power of windows (h, w) of noise with a spectrum (H, W), in `fft2` order.
+def of_windows(power: Tensor, size: tuple[int, int]) -> Tensor:
+    """The expected power of windows (h, w) of noise with a power (..., H, W), in `fft2` order.
 
     It is the transform of the autocovariance R times the share of pairs of pixels that lie so far apart in a
-    window; a distance d and its counterpart d − h are one on the window's torus.
+    window; a distance d and its counterpart d − h are one on the window's torus. Matrices between channels
+    stay positive definite, because the share's transform is positive.
     """
-    covariance = torch.fft.ifft2(spectrum.double()).real
-    for axis, side in enumerate(size):
-        distance = torch.arange(side, device=spectrum.device)
-        share = (1 - distance / side).double()[(...,) + (None,) * (1 - axis)]
+    covariance = torch.fft.ifft2(power.double()).real
+    for axis, side in zip((-2, -1), size, strict=True):
+        distance = torch.arange(side, device=power.device)
+        share = (1 - distance / side).double()
+        share = share[:, None] if axis == -2 else share
         near = covariance.index_select(axis, distance)
         far = covariance.index_select(axis, (distance - side) % covariance.shape[axis])
         covariance = share * near + (1 - share) * far
-    power = torch.fft.fft2(covariance).real
-    return power.clamp_min(float(spectrum.min())).to(spectrum)
+    return torch.fft.fft2(covariance).real.to(power)
