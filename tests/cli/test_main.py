@@ -237,7 +237,7 @@ def test_help_says_what_every_option_means(command, capsys):
     ("arguments", "words"),
     [
         (["--prior", "nope"], "there is no prior nope"),
-        (["--sigma", "-1"], "sigma must be positive"),
+        (["--sigma", "-1"], "sigma = -1 of the noise must be positive"),
         (["--sigma", "25"], "25 of 255 is --sigma 0.098"),
         (["--task", "inpaint"], "--mask"),
         (["--weight", "-2"], "weight"),
