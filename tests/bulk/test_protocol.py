@@ -98,6 +98,16 @@ def test_done_wins_over_a_later_failure_of_the_same_source(tmp_path):
         assert latest(tmp_path)["a"]["status"] == "done"
 
 
+def test_an_input_that_failed_and_now_has_known_content_is_done(tmp_path):
+    given = inputs(tmp_path / "in", 2)
+    Path(given[1].path).write_bytes(b"bad")
+    job(given, tmp_path / "out")
+    assert latest(tmp_path / "out")[given[1].source]["status"] == "failed"
+    Path(given[1].path).write_bytes(Path(given[0].path).read_bytes())
+    assert all("again" in line for line in job(given, tmp_path / "out"))
+    assert latest(tmp_path / "out")[given[1].source]["status"] == "done"
+
+
 def test_what_an_identity_depends_on():
     item = Item("a.png", "a.png")
     base = identity(b"content", item, "run")

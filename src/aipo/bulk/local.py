@@ -3,6 +3,7 @@
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -70,7 +71,7 @@ def run(items: Iterable[Item], work: Work, out: Path, workers: int) -> Iterator[
                 if worker.item is None:
                     worker.item = again.pop() if again else next(pending, None)
                     if worker.item is not None:
-                        worker.connection.send(worker.item)
+                        _tell(worker, worker.item)
             busy = {worker.connection: worker for worker in pool if worker.item is not None}
             if not busy:
                 return
@@ -88,7 +89,7 @@ def run(items: Iterable[Item], work: Work, out: Path, workers: int) -> Iterator[
                         continue
                     kind, value = "line", driver.append(_failed(item, _died(worker)))
                 if kind == "known?":
-                    worker.connection.send(known.get(value))
+                    _tell(worker, known.get(value))
                     continue
                 if kind == "no room":
                     raise NoRoomError(value)
@@ -115,6 +116,12 @@ def _begun(work: Work, out: Path) -> _Worker:
     process.start()
     theirs.close()
     return _Worker(process, mine)
+
+
+def _tell(worker: _Worker, what: Any) -> None:
+    """Send something to a worker. If it has just died, the end of its connection tells so."""
+    with suppress(OSError):
+        worker.connection.send(what)
 
 
 def _end(pool: list[_Worker]) -> None:
@@ -159,7 +166,10 @@ def _done(
         line = connection.recv()
         if is_finished(line, out):
             assert line is not None
-            return "line", {**line, "source": item.source, "again": True}
+            same = {**line, "source": item.source}
+            if line["source"] != item.source:  # the same content under another name
+                manifest.append(same)
+            return "line", {**same, "again": True}
         outcome = restore(item, content)
     except (BrokenPipeError, EOFError):
         raise

@@ -1,7 +1,6 @@
 """Restore any number of pictures by worker processes: what `aipo bulk` runs."""
 
 import csv
-import fcntl
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -131,6 +130,8 @@ def _run(options: RestoreOptions) -> str:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """While inside, no other run on this machine writes to the folder."""
+    import fcntl  # only here: not every system has it
+
     (folder / MANIFESTS).mkdir(exist_ok=True)
     with open(folder / MANIFESTS / LOCK, "w") as lock:
         try:

@@ -140,7 +140,7 @@ def _restore_parser() -> ArgumentParser:
 
 
 def _restore(config: Namespace) -> int:
-    options = RestoreOptions(**{name: config[name] for name in RestoreOptions.__dataclass_fields__})
+    options = _restore_options(config)
     files = listed(config.files)
     with Bar(len(files)) as bar:
         records, failures = restore_files(files, config.out, options, bar, config.overwrite)
@@ -167,7 +167,7 @@ def _bulk_parser() -> ArgumentParser:
 
 
 def _bulk(config: Namespace) -> int:
-    options = RestoreOptions(**{name: config[name] for name in RestoreOptions.__dataclass_fields__})
+    options = _restore_options(config)
     with tqdm(unit=" pictures") as progress:
         failures = 0
 
@@ -180,6 +180,10 @@ def _bulk(config: Namespace) -> int:
         done, failed = bulk(config.sources, config.out, options, config.workers, tell)
     print(f"{done} restored and {failed} failed; {printable(config.out)} has the pictures and failures.csv")
     return 1 if failed else 0
+
+
+def _restore_options(config: Namespace) -> RestoreOptions:
+    return RestoreOptions(**{name: config[name] for name in RestoreOptions.__dataclass_fields__})
 
 
 def _measure_parser() -> ArgumentParser:

@@ -36,6 +36,8 @@ from aipo.selection.plans import Weight
 
 MEASUREMENT_SUFFIX = ".safetensors"
 
+NEEDS_MASK = "inpainting needs --mask, a picture of the same size that is white where it is known"
+
 
 @dataclass(frozen=True)
 class RestoreOptions:
@@ -133,9 +135,7 @@ def restore_files(
     prepare_folder(folder)
     prior = load_prior(options.prior, options.precision).to(usable(options.device))
     if options.task == "inpaint" and options.mask is None and any(not _is_measurement(f) for f in files):
-        raise InputError(
-            "inpainting needs --mask, a picture of the same size that is white where it is known"
-        )
+        raise InputError(NEEDS_MASK)
     records: list[Record] = []
     failures: list[str] = []
     for file, name in zip(files, names, strict=True):
@@ -247,7 +247,8 @@ def measured(file: str, picture: Picture, noise: Noise, options: RestoreOptions)
     """A noisy picture as a measurement of what is known of it."""
     known, values = picture.known, picture.values
     if options.task == "inpaint":
-        assert options.mask is not None
+        if options.mask is None:
+            raise InputError(NEEDS_MASK)
         known = known & read_mask(options.mask, picture, file)
     kept = Identity(image_shape(values.shape)) if known.all() else Mask(known, len(values))
     return noise.likelihood(kept, kept.forward(values[None]))
